@@ -1,0 +1,147 @@
+"""``solve``: words into a request, a run record back. No mathematics here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from ..evaluation import Request, Run, load, registry, solve
+from ..evaluation._request import preset_of, trained_by_loop
+from ..pde import Problem, Setup
+from ..training import Budget, Recipe
+from ._options import OptionGroup, command_with, documented
+from ._progress import ConsoleReporter
+from ._threads import use_threads
+
+RIVALS = ("fno", "unet", "linear", "persistence")
+
+
+def solve_with(
+    *,
+    pde: Annotated[str | None, Parameter(help="Problem: a name from `resolvent list`, or a dotted module path.")] = None,
+    model: Annotated[str | None, Parameter(help="Model: a name from `resolvent list`, or a dotted module path.")] = None,
+    preset: Annotated[
+        Literal["quick", "paper"], Parameter(help="quick: two CPU cores, minutes. paper: the published set-up.")
+    ] = "quick",
+    seed: Annotated[int, Parameter(help="Seed of data, split, weights and order.")] = 0,
+    device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, …")] = "auto",
+    data: Annotated[Path | None, Parameter(help="Your own data (file or folder) instead of a problem.")] = None,
+    run: Annotated[Path | None, Parameter(help="A finished run: apply its surrogate (with --input, --output).")] = None,
+    input: Annotated[Path | None, Parameter(help="netCDF file with the surrogate's input fields.")] = None,
+    output: Annotated[Path | None, Parameter(help="netCDF file to write the surrogate's answer to.")] = None,
+    budget: Annotated[str | None, Parameter(help="Limit of the training: 90s, 5m, 2h or 20epochs.")] = None,
+    compare: Annotated[bool, Parameter(help=f"Also train and judge {', '.join(RIVALS)}.", negative="")] = False,
+    rivals: Annotated[
+        tuple[str, ...], Parameter(help="Compare with these models instead.", consume_multiple=True, negative="")
+    ] = (),
+    runs: Annotated[Path, Parameter(help="Folder of run folders.")] = Path("runs"),
+    cache: Annotated[Path | None, Parameter(help="Folder of generated data (else RESOLVENT_CACHE).")] = None,
+    threads: Annotated[int | None, Parameter(help="CPU threads [default: all cores this process may use].")] = None,
+    json: Annotated[bool, Parameter(help="Print the run record as JSON on standard output.", negative="")] = False,
+    dotted: dict[str, dict[str, Any]],
+) -> int:
+    """Generate (or reuse) data, train (or reuse) a model, judge it on held-out data, draw and record it."""
+    use_threads(threads)
+    if run is not None:
+        return _apply(run, input, output, device)
+    if input is not None or output is not None:
+        raise ValueError("--input and --output belong to a finished run: add --run runs/….")
+    if model is None or (pde is None and data is None):
+        raise ValueError("Say what to solve: --pde NAME --model NAME (names: `resolvent list`), or --data FILE --model NAME.")
+    request = Request(
+        model=model,
+        pde=pde or "",
+        data=data,
+        preset=preset,
+        seed=seed,
+        device=device,
+        budget=parse_budget(budget),
+        problem=dotted.get("pde", {}),
+        options=dotted.get("model", {}),
+        train=dotted.get("train", {}),
+        setup=dotted.get("setup", {}),
+        rivals=tuple(name for name in rivals or (RIVALS if compare else ()) if name != model),
+        runs=runs,
+        cache=cache,
+    )
+    with ConsoleReporter() as reporter:
+        outcome = solve(request, reporter)
+    if json:
+        sys.stdout.write(outcome.run.to_json() + "\n")
+    else:
+        sys.stdout.write(summary(outcome.run, outcome.folder) + "\n")
+    return 0
+
+
+def command(argv: Sequence[str]) -> Any:
+    """The ``solve`` command for this command line: its dotted options are those of the named problem and model."""
+    return command_with(solve_with, option_groups(argv))
+
+
+def option_groups(argv: Sequence[str]) -> list[OptionGroup]:
+    pde, model, preset = (_value(argv, flag) for flag in ("--pde", "--model", "--preset"))
+    groups = []
+    problem: Problem | None = None
+    if pde:
+        build = registry.find_problem(pde).build
+        options = registry.options_of(build)
+        named = registry.Option("preset", str, "", f"published parameters: {', '.join(getattr(build, 'presets', {}))}")
+        groups.append(OptionGroup("pde", f"Options of problem {pde}", (*options, named), {}))
+        if not any(option.required for option in options):
+            problem = build()
+    if model:
+        module = registry.find_model(model)
+        chosen = preset_of(module, preset or "quick", problem)[0] if problem is not None else None
+        options = tuple(registry.options_of(module.build))
+        groups.append(OptionGroup("model", f"Options of model {model}", options, chosen.model if chosen else {}))
+        if trained_by_loop(module):
+            train = chosen.train if chosen else {}
+            groups.append(OptionGroup("train", "Training", documented(Recipe), train))
+    setup = problem.setups.get(preset or "quick") if problem is not None else None
+    groups.append(OptionGroup("setup", "Set-up: sizes of the data", documented(Setup), vars(setup) if setup else {}))
+    return groups
+
+
+def parse_budget(text: str | None) -> Budget:
+    """``90s``, ``5m``, ``2h`` or ``20epochs``."""
+    if text is None:
+        return Budget()
+    for unit, factor in (("epochs", 0.0), ("s", 1.0), ("m", 60.0), ("h", 3600.0)):
+        number = text.removesuffix(unit)
+        if number != text and number.replace(".", "", 1).isdigit():
+            if factor:
+                return Budget(seconds=float(number) * factor)
+            if number.isdigit():
+                return Budget(epochs=int(number))
+    raise ValueError(f"--budget is a time or a number of epochs, like 90s, 5m, 2h or 20epochs; got {text!r}.")
+
+
+def summary(run: Run, folder: Path) -> str:
+    """What a person wants to read at the end."""
+    error = run.metrics["relative_l2"]["mean"]
+    lines = [f"{run.model} on {run.problem}: held-out relative L2 {error:.4g} ({len(run.metrics['relative_l2']['samples'])} samples)"]
+    for name, rival in run.compare.items():
+        lines.append(f"  {name:<28} {rival['metrics'].get('relative_l2', {}).get('mean', float('nan')):.4g}")
+    lines.append(f"Report: {folder / 'report.html'}   record: {folder / 'run.json'}")
+    return "\n".join(lines)
+
+
+def _apply(run: Path, source: Path | None, target: Path | None, device: str) -> int:
+    if source is None or target is None:
+        raise ValueError("A finished run is applied to a file: --run RUNS/… --input a.nc --output u.nc.")
+    load(run, device).apply(source, target)
+    sys.stdout.write(f"Wrote {target}\n")
+    return 0
+
+
+def _value(argv: Sequence[str], flag: str) -> str | None:
+    for i, word in enumerate(argv):
+        if word == flag and i + 1 < len(argv):
+            return argv[i + 1]
+        if word.startswith(f"{flag}="):
+            return word.partition("=")[2]
+    return None

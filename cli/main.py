@@ -1,0 +1,133 @@
+"""The commands. Exit status: 0 done, 1 failed with a one-line reason, 2 wrong arguments, 130 stopped by the user."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
+
+DONE, FAILED, WRONG, STOPPED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """``resolvent …``."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv and argv[0] == "solve":
+        sys.exit(_guarded(lambda: _solve(argv[1:], "resolvent solve")))
+    sys.exit(_guarded(lambda: _run(_app(), argv)))
+
+
+def solve_command(argv: Sequence[str] | None = None) -> None:
+    """``solve …``, the command the suite is known by."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    sys.exit(_guarded(lambda: _solve(argv, "solve")))
+
+
+def _solve(argv: Sequence[str], name: str) -> int:
+    from ._solve import command
+
+    app = App(name=name, help="Solve a PDE with a learned or direct solver, and say honestly how good the answer is.")
+    app.default(command(argv))
+    return _run(app, argv)
+
+
+def _app() -> App:
+    app = App(name="resolvent", help="Operator learning for partial differential equations.")
+    app.command(_list, name="list")
+    app.command(_doctor, name="doctor")
+    app.command(_leaderboard, name="leaderboard")
+    app.command(_generate, name="generate")
+    app.command(lambda: None, name="solve", help="Train, judge and record a solver (same as the command `solve`).")
+    return app
+
+
+def _list() -> int:
+    """Problems and models that can be named, with one line each."""
+    from ..evaluation import registry
+
+    for kind in ("problem", "model"):
+        sys.stdout.write(f"{kind}s\n")
+        for entry in registry.entries(kind):
+            sys.stdout.write(f"  {entry.name:<18} {entry.origin:<10} {entry.summary}\n")
+    return DONE
+
+
+def _doctor() -> int:
+    """Versions, device, threads and cache of this installation."""
+    from ._doctor import doctor
+
+    return doctor()
+
+
+def _leaderboard(
+    runs: Annotated[list[Path], Parameter(help="Run folders or run.json files.", consume_multiple=True)],
+    *,
+    format: Annotated[Literal["markdown", "csv"], Parameter(help="Output format.")] = "markdown",
+) -> int:
+    """A table from run records, best first; a pure function of them."""
+    from ..evaluation import Run, leaderboard
+
+    records = [Run.read(path / "run.json" if path.is_dir() else path) for path in runs]
+    sys.stdout.write(leaderboard.table(records, format=format))
+    return DONE
+
+
+def _generate(
+    pde: Annotated[str, Parameter(help="Problem name.")],
+    *,
+    resolution: Annotated[int | None, Parameter(help="Nodes per axis [default: the quick preset's].")] = None,
+    count: Annotated[int | None, Parameter(help="Samples [default: the quick preset's].")] = None,
+    seed: Annotated[int, Parameter(help="Seed.")] = 0,
+    workers: Annotated[int | None, Parameter(help="Processes.")] = None,
+    cache: Annotated[Path | None, Parameter(help="Folder of generated data.")] = None,
+) -> int:
+    """Generate a data set into the cache (or find it there) and print its folder."""
+    from ..evaluation.pipeline import generate_named
+    from ._progress import ConsoleReporter
+
+    with ConsoleReporter() as reporter:
+        folder = generate_named(
+            pde, resolution=resolution, count=count, seed=seed, workers=workers, cache=cache, reporter=reporter
+        )
+    sys.stdout.write(f"{folder}\n")
+    return DONE
+
+
+def _run(app: App, argv: Sequence[str]) -> int:
+    try:
+        result = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
+    except UnknownOptionError as error:
+        return _complain(str(error), WRONG)
+    except CycloptsError as error:
+        return _complain(str(error), WRONG)
+    return result if isinstance(result, int) else DONE
+
+
+def _guarded(work: object) -> int:
+    """Every known failure in one line; a bug keeps its traceback."""
+    from ..data import DataError
+    from ..evaluation import DamagedModel, DamagedRun, UnknownName
+    from ..pde import SolverError
+    from ..training import DamagedCheckpoint, Diverged, Interrupted
+
+    try:
+        return work()  # type: ignore[operator]
+    except UnknownName as error:
+        return _complain(str(error), WRONG)
+    except (Interrupted, KeyboardInterrupt) as error:
+        again = " ".join(["Resume with:", Path(sys.argv[0]).name, *sys.argv[1:]])
+        return _complain(f"{error or 'Stopped.'} {again}", STOPPED)
+    except (DamagedModel, DamagedRun, DamagedCheckpoint, DataError, Diverged, SolverError) as error:
+        return _complain(str(error), FAILED)
+    except ValueError as error:
+        return _complain(str(error), WRONG)
+    except OSError as error:
+        return _complain(f"{error.strerror or error}{': ' + str(error.filename) if error.filename else ''}", FAILED)
+
+
+def _complain(text: str, status: int) -> int:
+    sys.stderr.write(" ".join(text.split()) + "\n")
+    return status

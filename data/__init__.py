@@ -1,0 +1,27 @@
+"""Samples of input and output functions: generated once, stored safely, read lazily."""
+
+from ._files import DamagedData, DiskFull, cache_root, file_digest, write_atomically
+from .dataset import Dataset, Source
+from .fields import load_fields, save_fields
+from .formats import UnknownFormat, read
+from .generate import generate
+from .splits import Splits, split
+from .store import open_dataset
+
+__all__ = [
+    "DamagedData",
+    "Dataset",
+    "DiskFull",
+    "Source",
+    "Splits",
+    "UnknownFormat",
+    "cache_root",
+    "file_digest",
+    "generate",
+    "load_fields",
+    "open_dataset",
+    "read",
+    "save_fields",
+    "split",
+    "write_atomically",
+]

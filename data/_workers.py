@@ -1,0 +1,96 @@
+"""Helpers: processes that take tasks from the same list as the caller, who works too.
+
+Helpers need about 2 s to start (an interpreter and torch); the caller's own work covers them. They are loky
+processes: no ``if __name__ == "__main__"`` is asked of a user's script, and problems defined in a notebook travel.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+Task = TypeVar("Task")
+
+
+class Workers(Generic[Task]):
+    """``make(task)`` for every task, in ``helpers`` other processes; ``done(*result)`` is called here, in a thread.
+
+    Within the ``with`` block the caller loops over :meth:`own_share`, then waits with :meth:`busy`, which raises what
+    a helper raised. Leaving the block by an exception ends the helpers at once.
+    """
+
+    def __init__(
+        self, helpers: int, make: Callable[[Task], Any], done: Callable[..., None], tasks: Sequence[Task]
+    ) -> None:
+        self._pending = collections.deque(tasks)
+        self._make = make
+        self._done = done
+        self._helpers = helpers
+        self._feeding: set[concurrent.futures.Future[None]] = set()
+
+    def __enter__(self) -> Workers[Task]:
+        if self._helpers > 0:
+            from joblib.externals.loky import ProcessPoolExecutor
+
+            self._processes = ProcessPoolExecutor(self._helpers, initializer=_settle)
+            self._threads = concurrent.futures.ThreadPoolExecutor(self._helpers)
+            self._feeding = {self._threads.submit(self._feed) for _ in range(self._helpers)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pending.clear()
+        if self._helpers > 0:
+            self._processes.shutdown(wait=True, kill_workers=True)
+            self._threads.shutdown(wait=True)
+
+    def own_share(self) -> Iterator[Task]:
+        """Tasks for the caller, until none is left; raises as soon as a helper failed."""
+        while True:
+            self._raise_failures()
+            try:
+                yield self._pending.popleft()
+            except IndexError:
+                return
+
+    def busy(self, seconds: float) -> bool:
+        """Wait at most ``seconds`` for the helpers; False when they have finished."""
+        running = concurrent.futures.wait(self._feeding, timeout=seconds).not_done
+        self._raise_failures()
+        return bool(running)
+
+    def _raise_failures(self) -> None:
+        for feeding in self._feeding:
+            if feeding.done():
+                feeding.result()
+
+    def _feed(self) -> None:
+        while True:
+            try:
+                task = self._pending.popleft()
+            except IndexError:
+                return
+            self._done(*self._processes.submit(self._make, task).result())
+
+
+def _settle() -> None:
+    """A helper's first act: one thread, Ctrl-C left to the caller, who ends it, and no life after the caller's."""
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+
+
+def _follow(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)

@@ -1,0 +1,261 @@
+"""Ask the trusted solver: draw inputs, solve, store. In parallel, resumable, in constant memory.
+
+What is drawn depends on the seed and the sample's number alone: block b of 16 samples comes from a generator seeded by
+(seed, b), and every solve runs on one thread. So the values do not depend on how many workers there were, nor the
+inputs on how many samples were asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..pde import Grid, Problem, Signature, Solver, SolverError
+from ._code import code_digest
+from ._files import cache_root, canonical_json, locked
+from ._netcdf import stored_variables, versions
+from ._workers import Workers
+from .dataset import Dataset, check_finite
+from .store import MANIFEST, Book, Posed, Shard, check_shard, dataset_of, load_book, write_shard
+
+Progress = Callable[[int, int, str], None]  # samples done, samples in all, what is going on
+
+BLOCK = 16  # samples drawn together
+SHARD_BYTES = 8 << 20  # 16 trajectories of 64² and 21 frames: small enough to share 160 of them among workers
+SHARD_SAMPLES = 256
+GENERATOR_VERSION = 1  # of this file; raised whenever the same question would get other values
+
+
+def generate(
+    problem: Problem,
+    *,
+    resolution: int | Sequence[int],
+    count: int,
+    seed: int = 0,
+    cache: Path | str | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    accuracy: Mapping[str, Any] | None = None,
+) -> Dataset:
+    """``count`` samples of a problem with its reference solution, from the cache where they are there already.
+
+    cache      folder of datasets; default: ``RESOLVENT_CACHE`` or the platform's user cache
+    workers    processes that solve, this one included; default: one a core, where the work is worth the start-up
+    progress   called as ``progress(done, total, message)`` in this thread
+    accuracy   options of ``problem.reference``
+
+    A generation that was killed goes on where it stopped; two at once share the work of one: the second waits.
+    Raises :class:`SolverError` naming the sample that failed, :class:`DamagedData` naming a shard that is not what
+    was written, :class:`DiskFull`; whatever was complete before is kept.
+    """
+    report = progress or _silent
+    posed = pose(problem, resolution=resolution, count=count, seed=seed, accuracy=accuracy)
+    folder = cache_root(cache) / posed.folder_name
+    book = _standing(folder, posed)
+    if not book.complete:
+        with locked(folder / ".lock", lambda: report(0, posed.count, "waiting for another process with the same data")):
+            book = _standing(folder, posed)
+            _complete(book, problem, report, workers)
+    report(posed.count, posed.count, f"{posed.folder_name} is complete")
+    return dataset_of(book)
+
+
+def pose(
+    problem: Problem,
+    *,
+    resolution: int | Sequence[int],
+    count: int,
+    seed: int = 0,
+    accuracy: Mapping[str, Any] | None = None,
+) -> Posed:
+    """What :func:`generate` would make, with its key; nothing is solved."""
+    if count < 1:
+        raise ValueError(f"A dataset has at least 1 sample, got count {count}.")
+    if seed < 0:
+        raise ValueError(f"The seed is at least 0, got {seed}.")
+    grid, signature = problem.grid(resolution), problem.signature
+    stored_variables(signature, grid)  # refuses names that a file cannot hold, before any work
+    content = {
+        "problem": problem.name,
+        "parameters": problem.parameters(),
+        "grid": grid.to_dict(),
+        "count": count,
+        "seed": seed,
+        "accuracy": dict(accuracy or {}),
+        "generator": f"{GENERATOR_VERSION}-{code_digest(type(problem))}",
+    }
+    content = _as_json(content)
+    solver = _described(problem.reference(**dict(accuracy or {})))
+    return Posed(content, signature, grid, _shard_size(signature, grid), solver, versions())
+
+
+def _standing(folder: Path, posed: Posed) -> Book:
+    """What is there already, checked; an empty book where nothing is."""
+    if not (folder / MANIFEST).exists():
+        return Book(folder, posed)
+    book = load_book(folder)
+    there = {name: shard for name, shard in book.shards.items() if (folder / name).exists()}
+    for name, shard in there.items():
+        check_shard(folder / name, shard)
+    standing = Book(folder, book.posed, there)
+    if standing.complete:
+        return standing
+    return Book(folder, replace(posed, shard_size=book.posed.shard_size), there)  # versions are those that write now
+
+
+def _complete(book: Book, problem: Problem, report: Progress, workers: int | None) -> None:
+    """Make the shards that are missing. The folder's lock is held."""
+    for part in book.folder.glob("*.part"):  # of a run that was killed
+        part.unlink(missing_ok=True)
+    missing = [shard for shard in book.posed.shards() if shard[0] not in book.shards]
+    if not missing:
+        return
+    make = functools.partial(_make, book.folder, book.posed, problem)
+    try:
+        with one_thread():
+            report(book.done, book.posed.count, book.posed.folder_name)
+            helpers = _worth(problem, book.posed, missing, workers) - 1
+            with Workers(helpers, make, book.publish, missing) as crew:
+                for task in crew.own_share():
+                    book.publish(*make(task))
+                    report(book.done, book.posed.count, book.posed.folder_name)
+                while crew.busy(seconds=0.2):
+                    report(book.done, book.posed.count, book.posed.folder_name)
+    except BaseException:
+        with contextlib.suppress(OSError):  # a full disk must not hide the reason; the last saved manifest stands
+            book.save()
+        raise
+    book.save()
+
+
+def _make(folder: Path, posed: Posed, problem: Problem, task: tuple[str, int, int]) -> tuple[str, Path, Shard]:
+    """Draw, solve and write one shard; runs in any process."""
+    name, first, count = task
+    started = time.perf_counter()
+    inputs = draw(problem, posed.grid, int(posed.content["seed"]), first, count)
+    outputs = _solve(problem, posed, inputs, first)
+    seconds = time.perf_counter() - started
+    arrays = (torch.cat([inputs[:, None], outputs], dim=1),) if posed.signature.evolves else (inputs, outputs)
+    return name, *write_shard(folder, posed, first, arrays, seconds)
+
+
+def draw(problem: Problem, grid: Grid, seed: int, first: int, count: int) -> Tensor:
+    """Inputs ``first … first + count`` of the endless sequence that belongs to a seed (float64)."""
+    blocks = []
+    for block in range(first // BLOCK, math.ceil((first + count) / BLOCK)):
+        state = int(np.random.SeedSequence([seed, block]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+        drawn = problem.sample(BLOCK, grid, generator=torch.Generator().manual_seed(state))
+        expected = (BLOCK, len(problem.signature.inputs), *grid.shape)
+        if tuple(drawn.shape) != expected:
+            raise ValueError(f"{problem.name}.sample returned shape {tuple(drawn.shape)}, expected {expected}.")
+        blocks.append(drawn)
+    skip = first % BLOCK
+    inputs = torch.cat(blocks)[skip : skip + count]
+    check_finite(inputs, f"inputs drawn by {problem.name}", first)
+    return inputs
+
+
+def _solve(problem: Problem, posed: Posed, inputs: Tensor, first: int) -> Tensor:
+    solver = problem.reference(**posed.content["accuracy"])
+    try:
+        outputs = solver(inputs, posed.grid)
+    except SolverError as error:
+        raise SolverError(_located(solver, posed, inputs, first, error)) from error
+    frames = (posed.signature.frames,) if posed.signature.evolves else ()
+    expected = (len(inputs), *frames, len(posed.signature.outputs), *posed.grid.shape)
+    if tuple(outputs.shape) != expected:
+        raise ValueError(f"{problem.name}'s reference returned shape {tuple(outputs.shape)}, expected {expected}.")
+    try:
+        check_finite(outputs, f"the solution of {problem.name}", first)
+    except ValueError as error:
+        raise SolverError(str(error)) from error
+    return outputs
+
+
+def _located(solver: Solver, posed: Posed, inputs: Tensor, first: int, error: SolverError) -> str:
+    """Which sample failed: the solver numbers its batch, so the samples are tried one by one."""
+    problem = posed.content["problem"]
+    for i in range(len(inputs)):
+        try:
+            solver(inputs[i : i + 1], posed.grid)
+        except SolverError as single:
+            return f"Sample {first + i} of {problem} (seed {posed.content['seed']}) failed: {single}"
+    return f"A sample among {first} to {first + len(inputs) - 1} of {problem} failed: {error}"
+
+
+def _worth(problem: Problem, posed: Posed, missing: Sequence[tuple[str, int, int]], workers: int | None) -> int:
+    """How many processes to use: helpers take about 3 s to start, so work of less than 8 s stays here."""
+    if workers is None:
+        import joblib
+
+        workers = joblib.cpu_count()
+    if workers < 1:
+        raise ValueError(f"At least 1 worker is needed, got {workers}.")
+    workers = min(workers, len(missing))
+    left = sum(count for _, _, count in missing)
+    if workers > 1 and left >= 32:  # two trial solves are then at most a sixteenth of the work
+        single = min(_trial(problem, posed, missing[0][1]) for _ in range(2))  # the second without set-up
+        if single * left < 8.0:
+            return 1
+    return workers
+
+
+def _trial(problem: Problem, posed: Posed, first: int) -> float:
+    """Seconds to solve one sample; 0 where it fails, as the shard itself will say so."""
+    inputs = draw(problem, posed.grid, int(posed.content["seed"]), first, 1)
+    started = time.perf_counter()
+    with contextlib.suppress(SolverError):
+        problem.reference(**posed.content["accuracy"])(inputs, posed.grid)
+        return time.perf_counter() - started
+    return 0.0
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread inside: round-off depends on how a reduction is split, and processes share the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _shard_size(signature: Signature, grid: Grid) -> int:
+    """A power of two, from the bytes of a sample alone."""
+    states = (1 + signature.frames) * len(signature.outputs)
+    channels = states if signature.evolves else len(signature.inputs) + len(signature.outputs)
+    fitting = max(1, SHARD_BYTES // (4 * channels * grid.size))
+    return min(SHARD_SAMPLES, 1 << (fitting.bit_length() - 1))
+
+
+def _described(solver: Solver) -> dict[str, Any]:
+    """Name, first line of the documentation (it states the order) and the options of a solver."""
+    options = {name: getattr(solver, name, None) for name in inspect.signature(type(solver)).parameters}
+    plain = {name: value for name, value in options.items() if isinstance(value, bool | int | float | str)}
+    summary = (inspect.getdoc(type(solver)) or "").partition("\n")[0]
+    return {"name": f"{type(solver).__module__}.{type(solver).__qualname__}", "summary": summary, "options": plain}
+
+
+def _as_json(content: Mapping[str, Any]) -> dict[str, Any]:
+    """As it will be read back: tuples become lists."""
+    try:
+        return json.loads(canonical_json(content))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Parameters and accuracy need plain JSON values: {error}.") from error
+
+
+def _silent(done: int, total: int, message: str) -> None:
+    """No progress is asked for."""

@@ -1,0 +1,116 @@
+"""Putting the question to a solver: which frames, in which batches, and what to make of it when it raises."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..data import Dataset
+from ..pde import Grid, Solver, SolverError
+from ._timing import median_seconds, seconds_of
+
+SLOW = 2.0  # [s] a call that takes longer is not repeated only to be timed again
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: outputs of a static map (no times), or frames of an evolution counted from a start."""
+
+    grid: Grid
+    start: int
+    times: tuple[float, ...]
+    device: torch.device
+
+    @classmethod
+    def of(cls, data: Dataset, start: int, horizon: int, device: torch.device | str) -> Question:
+        """Check the question against what is stored."""
+        if not len(data):
+            raise ValueError("There is no sample to judge on: the data set is empty.")
+        signature = data.signature
+        if not signature.evolves:
+            return cls(data.grid, 0, (), torch.device(device))
+        horizon = horizon or signature.frames - start
+        if start < 0 or horizon < 1 or start + horizon > signature.frames:
+            raise ValueError(
+                f"Frames 0 to {signature.frames} are stored; a rollout of {horizon} frames from frame {start} "
+                "does not fit between them."
+            )
+        times = tuple(signature.spacing * (i + 1) for i in range(horizon))
+        return cls(data.grid, start, times, torch.device(device))
+
+    def batches(self, data: Dataset, size: int) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+        """Indices, the state to start from, and the truth, in the order of the data set."""
+        for first in range(0, len(data), size):
+            indices = list(range(first, min(first + size, len(data))))
+            if self.times:
+                frames = data.trajectories(indices)
+                yield indices, frames[:, self.start], frames[:, self.start + 1 : self.start + 1 + len(self.times)]
+            else:
+                yield indices, *data.read(indices)
+
+    def call(self, solver: Solver, inputs: Tensor) -> Tensor:
+        """One call, transfers included, without recording gradients (a solver that needs them enables them itself)."""
+        with torch.no_grad():
+            return solver(inputs.to(self.device), self.grid, self.times or None).detach().cpu()
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a solver gave for one batch: NaN where it failed, with what it said."""
+
+    prediction: Tensor
+    said: str = ""
+    failed: bool = False  # not a blow-up of a sample: it cannot serve this question
+    seconds: float = math.nan
+
+    @classmethod
+    def none(cls, truth: Tensor, said: str = "") -> Answers:
+        return cls(torch.full_like(truth, torch.nan), said, failed=True)
+
+
+def ask(solver: Solver, question: Question, inputs: Tensor, truth: Tensor) -> Answers:
+    """Solve one batch. Where a :class:`SolverError` stops it, each sample gets a try of its own."""
+    try:
+        prediction, seconds = seconds_of(lambda: question.call(solver, inputs), question.device)
+    except SolverError as error:
+        if len(inputs) == 1:
+            return Answers(torch.full_like(truth, torch.nan), _one_line(error))
+        alone = [ask(solver, question, *pair) for pair in zip(inputs.split(1), truth.split(1), strict=True)]
+        said = next((answer.said for answer in alone if answer.said), _one_line(error))
+        return Answers(torch.cat([a.prediction for a in alone]), said, any(a.failed for a in alone))
+    except Exception as error:  # whatever a stranger's solver raises is that solver's result, not ours
+        return Answers.none(truth, _one_line(error))
+    if prediction.shape != truth.shape:
+        shapes = f"{tuple(prediction.shape)}, expected {tuple(truth.shape)}"
+        return Answers.none(truth, f"The solver returned the shape {shapes}.")
+    return Answers(prediction, seconds=seconds)
+
+
+def warm_seconds(solver: Solver, question: Question, inputs: Tensor, streamed: Sequence[float]) -> tuple[float, float]:
+    """Seconds per sample, one at a time and in batches of ``inputs``.
+
+    ``streamed`` are seconds of whole batches already met, the first of them cold. Quick calls are repeated: the median
+    of five. Slow ones count as met. NaN where the solver cannot do it.
+    """
+    size = len(inputs)
+    try:
+        known = [s for s in streamed if math.isfinite(s)]
+        if known and (len(known) > 5 or max(known) > SLOW):
+            batched = statistics.median(known[1:] or known)
+        else:
+            batched = median_seconds(lambda: question.call(solver, inputs), question.device, limit=SLOW)
+        if size == 1:
+            return batched, batched
+        return median_seconds(lambda: question.call(solver, inputs[:1]), question.device, limit=SLOW), batched / size
+    except Exception:  # already reported by ask; a timing of failures would mean nothing
+        return math.nan, math.nan
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, SolverError) and text else f"{type(error).__name__}: {text}"

@@ -1,0 +1,113 @@
+"""The pictures, predictions and report of a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data.fields import save_fields
+from . import figures
+from ._request import Task
+from .curves import error_by_wavenumber
+from .judge import Judgement
+from .record import Run
+from .report import write_report
+
+
+def draw(run: Run, folder: Path, task: Task, verdicts: list[Judgement]) -> None:
+    """``predictions.nc``, ``figures/*.png`` and ``report.html``; a stranger's run has only the record to draw from."""
+    pictures = folder / "figures"
+    headline = verdicts[0]
+    if headline.examples:
+        _predictions(folder / "predictions.nc", task, headline)
+        for verdict in verdicts:
+            figures.save(_fields(task, verdict, run), pictures / f"fields{_suffix(task, verdict)}.png")
+        figures.save(_spectra(task, headline), pictures / "spectra.png")
+    for position, verdict in enumerate(verdicts):
+        if verdict.times:
+            figures.save(_rollout(run, task, position), pictures / f"rollout{_suffix(task, verdict)}.png")
+    if run.history and "train" in run.history[0]:
+        figures.save(figures.training_figure(run.history, title=f"{run.model} on {run.problem}"), pictures / "training.png")
+    if run.classical is not None:
+        figures.save(_cost(run), pictures / "cost.png")
+    write_report(run, folder)
+
+
+def _suffix(task: Task, verdict: Judgement) -> str:
+    return f"-from-{verdict.start}" if task.problem.signature.evolves else ""
+
+
+def _predictions(path: Path, task: Task, verdict: Judgement) -> None:
+    """The kept test samples: prediction, and the truth under ``<channel>_truth``."""
+    signature = task.problem.signature
+    known = torch.stack([example.truth for example in verdict.examples])
+    made = torch.stack([example.prediction for example in verdict.examples])
+    channels = [
+        type(channel)(f"{channel.name}{end}", channel.unit, f"{channel.label or channel.name} ({word})")
+        for end, word in (("", "prediction"), ("_truth", "truth"))
+        for channel in signature.outputs
+    ]
+    save_fields(
+        path,
+        torch.cat([made, known], dim=-1 - task.grid.dim),
+        channels,
+        task.grid,
+        times=verdict.times or None,
+        time_unit=signature.time_unit,
+    )
+
+
+def _fields(task: Task, verdict: Judgement, run: Run) -> Any:
+    example = verdict.examples[0]
+    start = f", from frame {verdict.start}" if verdict.times else ""
+    return figures.fields_figure(
+        example.inputs,
+        example.prediction,
+        example.truth,
+        task.grid,
+        task.problem.signature,
+        times=verdict.times,
+        title=f"{run.model} on {run.problem}: test sample {example.index}{start}",
+    )
+
+
+def _spectra(task: Task, verdict: Judgement) -> Any:
+    made = torch.stack([example.prediction for example in verdict.examples])
+    known = torch.stack([example.truth for example in verdict.examples])
+    shells, error, truth = error_by_wavenumber(made, known, task.grid)
+    prediction = error_by_wavenumber(known, made, task.grid)[2]  # the second argument's energy
+    return figures.spectra_figure(
+        shells,
+        truth.mean(dim=0),
+        prediction.mean(dim=0),
+        error.mean(dim=0),
+        cutoff=min(task.grid.shape) / 2,
+        title=f"Energy by wavenumber, mean of {len(made)} test samples",
+    )
+
+
+def _rollout(run: Run, task: Task, position: int) -> Any:
+    own = run.starts[position]
+    curves = {run.model: own.by_frame}
+    for name, rival in run.compare.items():
+        if len(rival.starts) > position and rival.starts[position].by_frame:
+            curves[name] = rival.starts[position].by_frame
+    return figures.rollout_figure(
+        own.times,
+        curves,
+        time_unit=task.problem.signature.time_unit,
+        title=f"Rollout from frame {own.start}: median and quartiles over test samples",
+    )
+
+
+def _cost(run: Run) -> Any:
+    assert run.classical is not None
+    rungs = [*run.classical.rungs, run.classical.reference]
+    ladder = [(rung.name, rung.error, rung.seconds) for rung in rungs]
+    models = {run.model: (run.metrics["relative_l2"].mean, run.seconds.predict or float("nan"))}
+    for name, rival in run.compare.items():
+        if rival.metrics and rival.seconds.predict:
+            models[name] = (rival.metrics["relative_l2"].mean, rival.seconds.predict)
+    return figures.cost_figure(ladder, models, clock=run.clock, title="What accuracy costs")

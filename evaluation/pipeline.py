@@ -1,0 +1,306 @@
+"""``solve``: data, training, judgement, pictures, record — each reused where it already stands.
+
+A model folder is named by the content of everything its training depends on, so the same request finds the same
+folder: data come from the cache, weights from ``model.safetensors``, judgements of rivals from their own folders.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data import Dataset, Splits, generate, read, split
+from ..pde import Problem, Solver
+from ..training import Interrupted, LearnedSolver
+from . import registry
+from ._drawing import draw
+from ._fitting import Fitted, fitted
+from ._given import Given
+from ._reporter import Reporter
+from ._request import Plan, Request, Task, plan_of, problem_options, task_of, task_of_data
+from .cost import break_even, cost_accuracy, speedup_at_equal_accuracy
+from .judge import Judgement, judge
+from .record import Classical, Judged, Rival, Run, machine, read_run, seconds_of, versions, write_run
+
+COST_SAMPLES = 8  # of the test split, on which the classical ladder is judged
+COST_SECONDS = 30.0  # limit of that; rungs beyond it are listed as not measured
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run record and the folder that holds everything it speaks of."""
+
+    run: Run
+    folder: Path
+
+
+def solve(request: Request, reporter: Reporter | None = None) -> Outcome:
+    """Answer a request; see :class:`Request` for what can be asked."""
+    reporter = reporter or Reporter()
+    device = device_named(request.device)
+    for name in (request.model, *request.rivals):  # refuse unknown names before hours of work
+        registry.find_model(name)
+    task, dataset, generated = _data(request, reporter)
+    setup = task.setup
+    splits = split(dataset, train=setup.train, validation=setup.validation, test=setup.test, seed=request.seed)
+    plan = plan_of(request, task, request.model)
+    folder = request.runs / f"{task.problem.name}-{_last(request.model)}-{plan.key(splits)}"
+    done = _finished(folder, request)
+    if done is not None:
+        reporter.say(f"Reusing {folder} (delete it to train again).")
+        return Outcome(done, folder)
+    own = fitted(plan, splits, folder, device, reporter)
+    others = {
+        name: _rival(request, task, name, splits, device, reporter) for name in request.rivals
+    }
+    verdicts = _judged(own.solver, task, splits.test, device, reporter, title=f"judging {request.model}")
+    classical = _classical(task, splits.test, verdicts[0], own, generated, reporter)
+    run = _record(request, task, plan, own, verdicts, others, classical, splits, dataset, generated, device)
+    reporter.stage("drawing", 1)
+    draw(run, folder, task, verdicts)
+    write_run(run, folder / "run.json")
+    return Outcome(run, folder)
+
+
+def device_named(name: str) -> torch.device:
+    """``auto`` is the GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"Unknown device {name!r}; use auto, cpu or cuda.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("No CUDA device is available here; use --device cpu.")
+    return device
+
+
+def generate_named(
+    pde: str,
+    *,
+    resolution: int | None,
+    count: int | None,
+    seed: int,
+    workers: int | None,
+    cache: Path | None,
+    reporter: Reporter,
+    options: Mapping[str, Any] | None = None,
+) -> Dataset:
+    """A data set of a problem by name; sizes default to those of its quick preset."""
+    module = registry.find_problem(pde)
+    problem: Problem = module.build(**problem_options(module.build, options or {}))
+    setup = problem.setups["quick"]
+    total = setup.train + setup.validation + setup.test
+    return _generated(problem, resolution or setup.resolution, count or total, seed, workers, cache, reporter)[0]
+
+
+def _data(request: Request, reporter: Reporter) -> tuple[Task, Dataset, float]:
+    """The task, its data, and the seconds that making them has cost (0 for data that were given)."""
+    if request.data is not None:
+        dataset = read(request.data)
+        return task_of_data(request, dataset), dataset, 0.0
+    task = task_of(request)
+    total = task.setup.train + task.setup.validation + task.setup.test
+    dataset, seconds = _generated(task.problem, task.setup.resolution, total, request.seed, None, request.cache, reporter)
+    return task, dataset, seconds
+
+
+def _generated(
+    problem: Problem,
+    resolution: int,
+    count: int,
+    seed: int,
+    workers: int | None,
+    cache: Path | None,
+    reporter: Reporter,
+) -> tuple[Dataset, float]:
+    reporter.stage(f"generating {count} samples of {problem.name}", count)
+
+    def progress(done: int, total: int, message: str) -> None:
+        reporter.advance(done, f"{done} of {total} samples")
+        if reporter.stopping():
+            raise Interrupted(f"Generation stopped at {done} of {total} samples; complete shards are kept.")
+
+    dataset = generate(
+        problem, resolution=resolution, count=count, seed=seed, cache=cache, workers=workers, progress=progress
+    )
+    return dataset, float(dataset.source.get("seconds", 0.0))
+
+
+def _rival(
+    request: Request, task: Task, name: str, splits: Splits, device: torch.device, reporter: Reporter
+) -> Rival:
+    """Another model on the same task: trained in a folder of its own, so that it is there the next time."""
+    plan = plan_of(request, task, name, own=False)
+    folder = request.runs / f"{task.problem.name}-{_last(name)}-{plan.key(splits)}"
+    try:
+        other = fitted(plan, splits, folder, device, reporter)
+    except ValueError as error:  # a model that cannot serve this problem stays in the table, saying why
+        return Rival(metrics={}, status="failed", message=str(error))
+    verdicts = _judged(other.solver, task, splits.test, device, reporter, title=f"judging {name}", keep=0)
+    starts = tuple(Judged.of(verdict) for verdict in verdicts)
+    return Rival(
+        metrics=starts[0].metrics,
+        seconds=seconds_of(verdicts[0], fit=other.seconds),
+        parameters=other.parameters,
+        options=_options(plan),
+        starts=starts,
+        status=other.status if other.status != "ok" else starts[0].status,
+        message=other.message or starts[0].message,
+    )
+
+
+def _judged(
+    solver: Solver, task: Task, test: Dataset, device: torch.device, reporter: Reporter, *, title: str, keep: int = 3
+) -> list[Judgement]:
+    """One judgement per start; the first is the headline."""
+    reporter.stage(title, len(task.starts) * len(test))
+    verdicts: list[Judgement] = []
+    for start in task.starts:
+        before = len(verdicts) * len(test)
+
+        def progress(done: int, total: int, before: int = before) -> None:
+            reporter.advance(before + done)
+
+        verdicts.append(
+            judge(
+                solver, test, start=start, horizon=task.horizon(start), device=device, keep=keep, progress=progress
+            )
+        )
+    return verdicts
+
+
+def _classical(
+    task: Task, test: Dataset, verdict: Judgement, own: Fitted, generated: float, reporter: Reporter
+) -> Classical | None:
+    """The reference solver's own cost-accuracy curve, and the speed-up at equal accuracy."""
+    if isinstance(task.problem, Given) or not task.problem.ladder(task.grid):
+        return None
+    reporter.stage("measuring the classical solver", 1)
+
+    def progress(done: int, total: int) -> None:
+        reporter.advance(done / total)
+
+    start = verdict.start
+    curve = cost_accuracy(
+        task.problem,
+        test,
+        samples=COST_SAMPLES,
+        start=start,
+        horizon=task.horizon(start),
+        limit=COST_SECONDS,
+        progress=progress,
+    )
+    speedup = speedup_at_equal_accuracy(curve, verdict.mean("relative_l2"), verdict.seconds)
+    paid = break_even(generated, own.seconds, speedup.classical_seconds, verdict.seconds)
+    return Classical.of(curve, speedup, paid)
+
+
+def _record(
+    request: Request,
+    task: Task,
+    plan: Plan,
+    own: Fitted,
+    verdicts: list[Judgement],
+    others: Mapping[str, Rival],
+    classical: Classical | None,
+    splits: Splits,
+    dataset: Dataset,
+    generated: float,
+    device: torch.device,
+) -> Run:
+    starts = tuple(Judged.of(verdict) for verdict in verdicts)
+    return Run(
+        problem=task.problem.name,
+        problem_parameters=task.problem.parameters(),
+        model=request.model,
+        options=_options(plan),
+        preset=request.preset,
+        seed=request.seed,
+        metrics=starts[0].metrics,
+        starts=starts,
+        seconds=seconds_of(verdicts[0], generate=generated, fit=own.seconds),
+        parameters=own.parameters,
+        device=str(device),
+        threads=torch.get_num_threads(),
+        clock=verdicts[0].clock,
+        machine=machine(device),
+        versions=versions(),
+        setup=dataclasses.asdict(task.setup),
+        grid=task.grid.to_dict(),
+        signature=task.problem.signature.to_dict(),
+        data={
+            "fingerprint": dataset.fingerprint,
+            "test": splits.test.fingerprint,
+            "split": splits.to_dict()["sha256"],
+            "source": json.loads(json.dumps(dataset.source, default=str)),
+        },
+        history=tuple(own.history),
+        compare=dict(others),
+        classical=classical,
+        command=command_of(request),
+        notes=plan.notes,
+        status=own.status if own.status != "ok" else starts[0].status,
+        message=own.message or starts[0].message,
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+
+
+def command_of(request: Request) -> str:
+    """The command line that makes this request."""
+    words = ["solve"]
+    words += ["--pde", request.pde] if request.pde else ["--data", str(request.data)]
+    words += ["--model", request.model]
+    words += ["--preset", request.preset] if request.preset != "quick" else []
+    words += ["--seed", str(request.seed)] if request.seed else []
+    for prefix in ("pde", "model", "train", "setup"):
+        chosen = {"pde": request.problem, "model": request.options}.get(prefix) or getattr(request, prefix, {})
+        for name, value in chosen.items() if isinstance(chosen, Mapping) else ():
+            words += _flag(f"--{prefix}.{name}", value)
+    if request.budget.seconds:
+        words += ["--budget", f"{request.budget.seconds:g}s"]
+    elif request.budget.epochs:
+        words += ["--budget", f"{request.budget.epochs}epochs"]
+    words += ["--rivals", *request.rivals] if request.rivals else []
+    return shlex.join(words)
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        prefix, _, rest = name.partition(".")
+        return [name if value else f"{prefix}.no-{rest.replace('_', '-')}"]
+    values = value if isinstance(value, tuple | list) else (value,)
+    return [word for item in values for word in (name, str(item))]
+
+
+def _options(plan: Plan) -> dict[str, Any]:
+    """Everything that was chosen, defaults included."""
+    build = registry.find_model(plan.blueprint.model).build
+    defaults = {option.name: option.default for option in registry.options_of(build) if not option.required}
+    values = {"model": {**defaults, **plan.blueprint.model_options}}
+    if plan.blueprint.recipe is not None:
+        values["train"] = dict(plan.blueprint.recipe)
+        values["budget"] = dataclasses.asdict(plan.budget)
+    return values
+
+
+def _finished(folder: Path, request: Request) -> Run | None:
+    """The record of this very request, where it is complete and the weights are whole."""
+    if not (folder / "run.json").exists():
+        return None
+    run = read_run(folder)
+    return run if set(request.rivals) <= set(run.compare) and (folder / "report.html").exists() else None
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+

@@ -1,0 +1,144 @@
+r"""U-Net: convolutions on a pyramid of grids with skips across (Ronneberger et al. 2015), residual and group-normalised.
+
+One level of the pyramid is a residual block, then half as many nodes and twice the channels; the way back up mirrors
+it and joins the fields of the same level from the way down:
+
+    block   v + N(S(sigma N(S v))), then sigma       S: 3-wide convolution, N: group norm, sigma: GELU
+    down    mean of each pair of nodes an axis, n -> ceil(n/2); an odd axis first repeats one node, on a periodic axis
+            the first, which is its neighbour, at a wall the last
+    up      transposed convolution 2 wide with stride 2, cropped to the size on the way down
+
+So every size works. The boundary condition lives in the padding of S: circular on periodic axes, zeros at Dirichlet
+walls, reflection at Neumann walls, the last value at outflow. On a torus whose sizes are multiples of 2^levels the
+network commutes with shifts by 2^levels nodes. Stencils are tied to the node spacing: the training grid only is served.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..pde import Grid, Problem
+from ..training import NetworkSolver, Preset, Recipe
+from ..training._learned import coarse_grid
+from ._multigrid import Padding, PadMode, Stencil
+
+# dim -> (transposed convolution, mean over blocks)
+_BY_DIM = {
+    1: (nn.ConvTranspose1d, F.avg_pool1d),
+    2: (nn.ConvTranspose2d, F.avg_pool2d),
+    3: (nn.ConvTranspose3d, F.avg_pool3d),
+}
+_PAD_OF: dict[str, PadMode] = {
+    "periodic": "circular",
+    "dirichlet": "zeros",
+    "neumann": "reflect",
+    "outflow": "replicate",
+}
+GROUPS = 8
+
+
+class Block(nn.Module):
+    """Two normalised convolutions beside a skip, which is linear where the channels change."""
+
+    def __init__(self, c_in: int, c_out: int, *, dim: int, padding: Padding) -> None:
+        super().__init__()
+        groups = math.gcd(GROUPS, c_out)
+        self.first = Stencil(c_in, c_out, dim=dim, padding=padding)
+        self.second = Stencil(c_out, c_out, dim=dim, padding=padding)
+        self.norms = nn.ModuleList(nn.GroupNorm(groups, c_out) for _ in range(2))
+        self.skip = nn.Identity() if c_in == c_out else Stencil(c_in, c_out, dim=dim, padding=padding, bias=True)
+
+    def forward(self, values: Float[Tensor, "batch c_in *space"]) -> Float[Tensor, "batch c_out *space"]:
+        inner = self.second(F.gelu(self.norms[0](self.first(values))))
+        return F.gelu(self.skip(values) + self.norms[1](inner))
+
+
+class UNet(nn.Module):
+    """``batch c_in *space`` -> ``batch c_out *space`` in 1 to 3 dimensions, for any sizes.
+
+    width     channels on the finest level; level j has 2^j times as many
+    levels    how often the grid is halved
+    padding   one mode per axis
+    """
+
+    def __init__(self, c_in: int, c_out: int, *, width: int = 16, levels: int = 3, padding: Padding) -> None:
+        super().__init__()
+        self.dim, self.padding = len(padding), padding
+        if self.dim not in _BY_DIM or width < 1 or levels < 1:
+            raise ValueError(
+                f"UNet needs 1 to 3 axes, width and levels of at least 1; got padding {padding}, width {width}, "
+                f"levels {levels}."
+            )
+        transposed = _BY_DIM[self.dim][0]
+        channels = [width * 2**j for j in range(levels + 1)]
+        pairs = list(zip(channels, channels[1:], strict=False))
+
+        def block(before: int, after: int) -> Block:
+            return Block(before, after, dim=self.dim, padding=padding)
+
+        self.lift = block(c_in, width)
+        self.down = nn.ModuleList(block(fine, coarse) for fine, coarse in pairs)
+        self.up = nn.ModuleList(transposed(coarse, fine, 2, stride=2) for fine, coarse in pairs)
+        self.join = nn.ModuleList(block(2 * fine, fine) for fine, _ in pairs)
+        self.project = Stencil(width, c_out, dim=self.dim, padding=padding, bias=True)
+
+    def forward(self, values: Float[Tensor, "batch c_in *space"]) -> Float[Tensor, "batch c_out *space"]:
+        levels = [self.lift(values)]
+        for down in self.down:
+            levels.append(down(self._halve(levels[-1])))
+        values = levels.pop()
+        for up, join in zip(reversed(self.up), reversed(self.join), strict=True):
+            fine = levels.pop()
+            raised = up(values)[(..., *(slice(n) for n in fine.shape[2:]))]
+            values = join(torch.cat([raised, fine], dim=1))
+        return self.project(values)
+
+    def _halve(self, values: Tensor) -> Tensor:
+        for axis, mode in enumerate(self.padding, start=2):
+            if values.shape[axis] % 2:
+                node = 0 if mode == "circular" else -1
+                values = torch.cat([values, values.select(axis, node).unsqueeze(axis)], dim=axis)
+        return _BY_DIM[self.dim][1](values, 2)
+
+
+def smallest_size(levels: int, padding: Sequence[PadMode]) -> int:
+    """Nodes an axis needs so that the coarsest grid holds the padding: 2 with reflection, else 1."""
+    least = 2 if "reflect" in padding else 1
+    return (least - 1) * 2**levels + 1
+
+
+PRESETS: dict[tuple[str, str], Preset] = {
+    ("quick", "*"): Preset(model={"width": 16, "levels": 3}, train={}),
+}
+
+
+def build(
+    problem: Problem,
+    grid: Grid,
+    *,
+    width: int = 16,
+    levels: int = 3,
+    recipe: Recipe = Recipe(),  # noqa: B008 - frozen
+) -> NetworkSolver:
+    """A U-Net for this problem and grid.
+
+    width    channels on the finest level; each coarser one has twice as many
+    levels   how often the grid is halved
+    """
+    working = coarse_grid(grid, recipe.coarsen)
+    padding = tuple(_PAD_OF[axis.boundary[0]] for axis in grid.axes)
+    needed = smallest_size(levels, padding)
+    if min(working.shape) < needed:
+        raise ValueError(
+            f"unet with {levels} levels needs at least {needed} nodes an axis, it would work on {working.shape}; "
+            f"the smallest grid that works has {needed * recipe.coarsen}. Or use fewer --model.levels."
+        )
+    signature = problem.signature
+    network = UNet(len(signature.inputs), len(signature.outputs), width=width, levels=levels, padding=padding)
+    return NetworkSolver(network, signature, grid, recipe)

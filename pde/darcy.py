@@ -1,0 +1,203 @@
+r"""Darcy flow on the unit square: :math:`-\nabla\cdot(a \nabla u) = f`, u = 0 on the boundary; a -> u.
+
+a     coefficient (mobility)  [1]   given; from a Gaussian field g ~ N(0, tau^{2 alpha - 2} (-Delta + tau²)^{-alpha})
+                                    with Neumann boundary conditions and without its mean:
+                                    ``two_phase``   low * contrast where g >= 0, else low (Li et al. 2021: 12 and 3)
+                                    ``log_normal``  exp(amplitude g)
+f     source                  [1]   given, constant
+u     pressure                [1]   sought
+
+Non-dimensional: lengths in sides of the square. The published data draw g at the cell centres of a 421² grid, carry it
+to the nodes by splines and subsample; here the cosine series of g is evaluated at the nodes themselves, at any
+resolution: the same law without the detour. The sampled coefficient then *is* the coefficient, constant on the
+control volume of each node (two-phase), so that inputs determine outputs; published solutions at 421² depend on
+details between the nodes of the subsampled coefficient.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from scipy.interpolate import CubicSpline
+from torch import Generator, Tensor
+
+from ._elliptic import Faces, Method, apply_along, diffusion, face_coefficients, interior, solve_dirichlet
+from ._grid import Axis, Grid
+from ._problem import Channel, Problem, Setup, Signature, WithResidual
+from ._random_fields import neumann_field
+from ._solver import Solver, check_fields
+from ._trigonometric import cosine_refine
+
+Law = Literal["two_phase", "log_normal"]
+LADDER = (6, 4, 3, 2, 1.5)  # how many times coarser the rungs of the ladder are
+
+
+@dataclass(frozen=True, kw_only=True)
+class Darcy(Problem, WithResidual):
+    """Steady flow through a random porous medium."""
+
+    law: Law = "two_phase"
+    low: float = 3.0  # coefficient of the less permeable phase (two_phase)
+    contrast: float = 4.0  # ratio of the phases (two_phase)
+    amplitude: float = 1.0  # of log a (log_normal)
+    tau: float = 3.0  # inverse correlation length of g
+    alpha: float = 2.0  # smoothness of g, more than 1
+    source: float = 1.0  # f
+    faces: Faces = "harmonic"  # mean at the faces; the published generator takes arithmetic ones
+
+    setups: ClassVar[Mapping[str, Setup]] = {
+        "quick": Setup(resolution=61, train=400, validation=40, test=100),
+        "paper": Setup(resolution=85, train=1000, validation=100, test=100),
+    }
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "fno_darcy": {"low": 3.0, "contrast": 4.0, "tau": 3.0, "faces": "arithmetic"},
+        "darcy_rough": {"low": 2.0, "contrast": 6.0, "tau": 5.0, "faces": "arithmetic"},
+    }
+
+    def __post_init__(self) -> None:
+        if self.law not in ("two_phase", "log_normal"):
+            raise ValueError(f"law is 'two_phase' or 'log_normal', got {self.law!r}.")
+        if self.faces not in ("harmonic", "arithmetic"):
+            raise ValueError(f"faces is 'harmonic' or 'arithmetic', got {self.faces!r}.")
+        for name in ("low", "contrast", "amplitude", "tau"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
+        if not self.alpha > 1:
+            raise ValueError(f"In two dimensions alpha must exceed 1, got {self.alpha}.")
+        if self.source == 0:
+            raise ValueError("With source 0 every solution is 0; choose another value.")
+
+    @property
+    def signature(self) -> Signature:
+        return Signature((Channel("coefficient", "1", "coefficient a"),), (Channel("pressure", "1", "pressure u"),))
+
+    def grid(self, resolution: int | Sequence[int]) -> Grid:
+        return Grid.box(resolution, dim=2, boundary="dirichlet")
+
+    def sample(self, count: int, grid: Grid, *, generator: Generator) -> Float[Tensor, "batch channel *space"]:
+        field = neumann_field(count, grid, alpha=self.alpha, tau=self.tau, generator=generator)[:, None]
+        if self.law == "log_normal":
+            return torch.exp(self.amplitude * field)
+        return self.low * torch.where(field >= 0, field.new_tensor(self.contrast), field.new_tensor(1.0))
+
+    def reference(self, **accuracy: Any) -> FiniteVolumes:
+        """Second-order finite volumes; see :class:`FiniteVolumes` for ``refine``, ``method``, ``tolerance``."""
+        return FiniteVolumes(self, **accuracy)
+
+    def ladder(self, grid: Grid) -> Mapping[str, Solver]:
+        """Finite volumes on coarser grids, cheap to dear, and at last the reference itself.
+
+        Coefficients are averaged onto the coarse faces, solutions carried back by cubic splines. Where the problem
+        takes arithmetic means at the faces, harmonic ones are shown too: better on coarse grids, biased on fine ones.
+        """
+        shapes = {tuple(max(4, round((n - 1) / k) + 1) for n in grid.shape) for k in LADDER}
+        means: list[Faces] = ["harmonic"] if self.faces == "harmonic" else ["harmonic", "arithmetic"]
+        ladder: dict[str, Solver] = {}
+        for shape in sorted(shape for shape in shapes if shape < grid.shape):
+            for faces in means:
+                name = f"finite volumes ({faces}) {'x'.join(map(str, shape))}"
+                ladder[name] = FiniteVolumes(replace(self, faces=faces), shape=shape)
+        ladder[f"finite volumes ({self.faces}) {'x'.join(map(str, grid.shape))}"] = FiniteVolumes(self)
+        return ladder
+
+    def residual(self, inputs: Tensor, outputs: Tensor, grid: Grid) -> Tensor:
+        r""":math:`-\nabla\cdot(a\nabla u) - f` of the discrete operator at inner nodes, u itself at boundary nodes.
+
+        Zero to round-off for the reference at ``refine=1``; differentiable.
+        """
+        _check_coefficient(inputs, grid)
+        check_fields(outputs, grid, 1, "outputs")
+        faces = face_coefficients(inputs[:, 0], grid, faces=self.faces)
+        inner = diffusion(faces, outputs[:, 0], grid) - self.source
+        edge = torch.ones(grid.shape, dtype=torch.bool, device=outputs.device)
+        interior(edge, grid.dim).fill_(False)
+        return torch.where(edge, outputs[:, 0], torch.nn.functional.pad(inner, (1, 1) * grid.dim))[:, None]
+
+
+class FiniteVolumes(Solver):
+    """Finite volumes on the grid itself, or on another one with the solution carried back.
+
+    refine     solve on a grid this many times finer: the two-phase coefficient is continued as a constant on control
+               volumes, the log-normal one as its own cosine series
+    shape      solve on a grid with these numbers of nodes instead
+    method     ``direct``, ``amg`` or ``auto`` (the faster)
+    tolerance  relative residual at which ``amg`` stops
+
+    Order 2 for smooth coefficients (observed). Where phases meet in a corner the solution has a singular gradient and
+    the order falls to about 1.35. Measured at 61², relative L2 against ``refine=10``: two-phase 0.37 % (harmonic) and
+    0.77 % (arithmetic), log-normal 0.03 %; ``refine=2`` gives 0.14 %, 0.14 % and 0.007 % at eleven times the cost.
+    """
+
+    def __init__(
+        self,
+        problem: Darcy,
+        *,
+        refine: int = 1,
+        shape: Sequence[int] | None = None,
+        method: Method = "auto",
+        tolerance: float = 1e-10,
+    ) -> None:
+        if refine < 1:
+            raise ValueError(f"refine must be at least 1, got {refine}.")
+        if refine > 1 and shape is not None:
+            raise ValueError(f"Give refine or shape, not both: got {refine} and {tuple(shape)}.")
+        if not 0 < tolerance < 1:
+            raise ValueError(f"tolerance is a relative residual between 0 and 1, got {tolerance}.")
+        self.problem = problem
+        self.refine = refine
+        self.shape = None if shape is None else tuple(shape)
+        self.method: Method = method
+        self.tolerance = tolerance
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor, grid: Grid, times: Sequence[float] | None = None) -> Tensor:
+        _check_coefficient(inputs, grid)
+        target = grid.at(self.shape or [self.refine * (n - 1) + 1 for n in grid.shape])
+        parts = inputs.detach().to("cpu", torch.float64)[:, 0].split(max(1, 2**22 // target.size))  # 32 MiB a field
+        return torch.cat([self._solve(part, grid, target) for part in parts])[:, None].to(inputs)
+
+    def _solve(self, coefficient: Tensor, grid: Grid, target: Grid) -> Tensor:
+        origin = grid
+        if self.problem.law == "log_normal" and self.refine > 1:
+            coefficient, origin = cosine_refine(coefficient.log(), target.shape).exp(), target
+        faces = face_coefficients(coefficient, origin, target=target, faces=self.problem.faces)
+        source = torch.full((len(coefficient), *target.shape), self.problem.source, dtype=torch.float64)
+        solution = solve_dirichlet(faces, source, target, method=self.method, tolerance=self.tolerance)
+        return _at_nodes(solution, target, grid)
+
+
+def _at_nodes(values: Tensor, source: Grid, target: Grid) -> Tensor:
+    """Values at the target's nodes: those it shares with the source, or else by cubic splines."""
+    steps = [(n - 1) // (m - 1) for n, m in zip(source.shape, target.shape, strict=True)]
+    if all((n - 1) == k * (m - 1) for n, m, k in zip(source.shape, target.shape, steps, strict=True)):
+        for j, k in enumerate(steps, start=1):
+            values = values.index_select(j, torch.arange(0, values.shape[j], k))
+        return values
+    for j, (old, new) in enumerate(zip(source.axes, target.axes, strict=True), start=1):
+        values = apply_along(_spline(old, new), values, j)
+    return values
+
+
+@functools.lru_cache(maxsize=32)
+def _spline(source: Axis, target: Axis) -> Tensor:
+    """Cubic spline interpolation (not-a-knot) as a matrix."""
+    identity = torch.eye(source.size, dtype=torch.float64).numpy()
+    return torch.from_numpy(CubicSpline(source.coordinates().numpy(), identity)(target.coordinates().numpy()))
+
+
+def _check_coefficient(inputs: Tensor, grid: Grid) -> None:
+    check_fields(inputs, grid, 1)
+    positive = (inputs > 0).flatten(1).all(dim=1)
+    if not bool(positive.all()):
+        bad = (~positive).nonzero().flatten().tolist()
+        raise ValueError(
+            f"The coefficient must be positive everywhere; it is not at sample(s) {bad[:8]} of {len(inputs)}."
+        )
+
+
+build = Darcy

@@ -1,0 +1,144 @@
+r"""Incompressible Navier-Stokes on the torus, in vorticity form: w(0) -> w at the following frames.
+
+.. math:: w_t + u\cdot\nabla w = \nu \Delta w - \mu w + f,\qquad u = (\partial_y\psi, -\partial_x\psi),\ -\Delta\psi = w
+
+w     vorticity   [1/s]     sought; initial w ~ N(0, tau^3 (-Delta + tau^2)^{-5/2}) with tau = 7
+nu    viscosity   [m^2/s]   given: 1e-3 (smooth), 1e-4, 1e-5 (fine filaments; use at least 128²)
+mu    linear drag [1/s]     given, default 0
+f     forcing     [1/s^2]   ``fno``: 0.1 (sin 2 pi (x+y) + cos 2 pi (x+y)) on the unit torus (Li et al. 2021);
+                            ``kolmogorov``: -n cos(n y) on the torus of side 2 pi; ``none``
+
+The nonlinear term is evaluated in Basdevant's form, :math:`u\cdot\nabla w = (\partial_{xx}-\partial_{yy})(u v) +
+\partial_{xy}(v^2-u^2)`: two inverse and two forward real transforms instead of five (J. Comput. Phys. 50, 1983).
+Invariants for nu = mu = f = 0: mean vorticity, energy, enstrophy.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Generator, Tensor
+
+from ._grid import Grid
+from ._periodic import PeriodicEvolution, Semilinear, coarse_ladder
+from ._problem import Channel, Problem, Setup, Signature
+from ._random_fields import periodic_field
+from ._solver import Solver
+from ._spectral import Modes
+
+Forcing = Literal["fno", "kolmogorov", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NavierStokes(Problem, Semilinear):
+    """Two-dimensional, periodic, forced."""
+
+    viscosity: float = 1e-3  # nu [m^2/s]
+    forcing: Forcing = "fno"
+    wavenumber: int = 4  # n of the Kolmogorov forcing, an integer so that it is periodic
+    drag: float = 0.0  # mu [1/s]
+    tau: float = 7.0  # inverse correlation length of w(0) [1/m]
+    alpha: float = 2.5  # smoothness of w(0)
+    frames: int = 20
+    spacing: float = 1.0  # time between frames [s]
+
+    setups: ClassVar[Mapping[str, Setup]] = {
+        "quick": Setup(resolution=64, train=128, validation=8, test=24, starts=(10, 0), horizon=10),
+        "paper": Setup(resolution=64, train=1000, validation=100, test=200, starts=(10, 0), horizon=10),
+    }
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "fno_ns_1e-3": {"viscosity": 1e-3, "frames": 50},
+        "fno_ns_1e-4": {"viscosity": 1e-4, "frames": 30},
+        "fno_ns_1e-5": {"viscosity": 1e-5, "frames": 20},
+        "kolmogorov_re500": {"viscosity": 1 / 500, "forcing": "kolmogorov", "frames": 100},
+    }
+
+    def __post_init__(self) -> None:
+        if not self.viscosity >= 0:
+            raise ValueError(f"viscosity must be at least 0, got {self.viscosity}.")
+        if self.forcing not in ("fno", "kolmogorov", "none"):
+            raise ValueError(f"forcing is 'fno', 'kolmogorov' or 'none', got {self.forcing!r}.")
+        if self.drag < 0:
+            raise ValueError(f"drag must be at least 0, got {self.drag}.")
+
+    @property
+    def signature(self) -> Signature:
+        vorticity = (Channel("vorticity", "1/s", "vorticity w"),)
+        return Signature(vorticity, vorticity, self.frames, self.spacing, "s")
+
+    def grid(self, resolution: int | Sequence[int]) -> Grid:
+        side = 2 * math.pi if self.forcing == "kolmogorov" else 1.0
+        return Grid.box(resolution, dim=2, upper=side, unit="m")
+
+    def sample(self, count: int, grid: Grid, *, generator: Generator) -> Tensor:
+        return periodic_field(count, grid, alpha=self.alpha, tau=self.tau, generator=generator)[:, None]
+
+    def reference(self, **accuracy: Any) -> PeriodicEvolution:
+        """Fourier in space, order 4 in time; see :class:`PeriodicEvolution` for ``tolerance``, ``step``, ``method``."""
+        return PeriodicEvolution(self, **accuracy)
+
+    def ladder(self, grid: Grid) -> Mapping[str, Solver]:
+        return coarse_ladder(self, grid)
+
+    def symbol(self, modes: Modes) -> Tensor:
+        return -self.viscosity * modes.k2 - self.drag
+
+    def nonlinear(self, spectrum: Tensor, modes: Modes) -> Tensor:
+        flow = _flow(self.forcing, self.wavenumber, modes)
+        u, v = modes.inverse(flow.to_velocity * spectrum).unbind(dim=1)
+        products = u.new_empty(len(u), 2, *u.shape[1:])
+        torch.mul(u, v, out=products[:, 0])
+        torch.mul(v, v, out=products[:, 1]).addcmul_(u, u, value=-1)
+        of_uv, of_squares = modes.forward(products).split(1, dim=1)
+        return torch.addcmul(flow.forcing, flow.of_uv, of_uv).addcmul_(flow.of_squares, of_squares)
+
+    def velocity(self, spectrum: Tensor, modes: Modes) -> Tensor:
+        """Velocity (u, v) at the nodes from the kept modes of the vorticity: ``batch 2 *space``."""
+        return modes.inverse(_flow(self.forcing, self.wavenumber, modes).to_velocity * spectrum)
+
+    def speed(self, spectrum: Tensor, modes: Modes) -> float:
+        """Largest abs(u) + abs(v): the two directions add up in the advective limit."""
+        u, v = self.velocity(spectrum, modes).unbind(dim=1)
+        return float(u.abs_().add_(v.abs_()).max())
+
+
+@dataclass(frozen=True)
+class _Flow:
+    """What the right-hand side multiplies with, complex and dealiased; computed once a grid."""
+
+    to_velocity: Tensor  # 2 *modes: (i ky, -i kx) / |k|²
+    of_uv: Tensor  # *modes: -(dxx - dyy) = kx² - ky²
+    of_squares: Tensor  # *modes: -dxy = kx ky
+    forcing: Tensor  # *modes
+
+
+@functools.lru_cache(maxsize=16)
+def _flow(forcing: Forcing, wavenumber: int, modes: Modes) -> _Flow:
+    ikx, iky = modes.ik
+    inverse = -modes.inverse_laplacian * modes.kept
+    return _Flow(
+        to_velocity=torch.stack([iky * inverse, -ikx * inverse]),
+        of_uv=(iky**2 - ikx**2) * modes.kept,
+        of_squares=-ikx * iky * modes.kept,
+        forcing=_forcing_spectrum(forcing, wavenumber, modes),
+    )
+
+
+def _forcing_spectrum(forcing: Forcing, wavenumber: int, modes: Modes) -> Tensor:
+    x, y = modes.grid.mesh(dtype=modes.k2.dtype, device=modes.k2.device)
+    if forcing == "fno":
+        phase = 2 * math.pi * (x + y)
+        values = 0.1 * (torch.sin(phase) + torch.cos(phase))
+    elif forcing == "kolmogorov":
+        values = -wavenumber * torch.cos(wavenumber * y)
+    else:
+        values = torch.zeros_like(x)
+    return modes.forward(values) * modes.kept
+
+
+build = NavierStokes

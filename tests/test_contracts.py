@@ -1,0 +1,198 @@
+"""Every problem and every model, found by reading the folders, keeps the promises of its interface.
+
+A new file is checked here without a line of test code: it builds, fits two steps, answers in the right shape and type,
+repeats under a seed, survives saving, and serves a second resolution or says that it does not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from resolvent.data import Dataset
+from resolvent.evaluation import registry
+from resolvent.evaluation._request import preset_of
+from resolvent.evaluation._saved import Blueprint, load_model, save_model
+from resolvent.pde import Grid, Problem, Setup, Solver
+from resolvent.training import Budget, LearnedSolver, Preset, Recipe
+
+PROBLEMS = registry.problems()
+MODELS = registry.models()
+# one evolution on a torus, one static map between walls, one evolution in one dimension
+STAGES = ("navier_stokes", "darcy", "burgers")
+
+
+def problem_named(name: str) -> Problem:
+    return registry.find_problem(name).build()
+
+
+def small(problem: Problem) -> Problem:
+    """Two frames are enough of an evolution."""
+    names = [f.name for f in dataclasses.fields(problem)]
+    return dataclasses.replace(problem, frames=2) if "frames" in names else problem
+
+
+def small_grid(problem: Problem, n: int = 16) -> Grid:
+    return problem.grid(n if problem.grid(16).periodic else n + 1)
+
+
+def draw(problem: Problem, grid: Grid, count: int = 4, seed: int = 0) -> torch.Tensor:
+    return problem.sample(count, grid, generator=torch.Generator().manual_seed(seed))
+
+
+@functools.lru_cache
+def dataset_of(name: str) -> Dataset:
+    problem = small(problem_named(name))
+    grid = small_grid(problem)
+    inputs = draw(problem, grid)
+    outputs = problem.reference()(inputs, grid)
+    return Dataset.from_tensors(
+        inputs.float(), outputs.float(), grid=grid, signature=problem.signature, problem=problem.name
+    )
+
+
+# ---------------------------------------------------------------------- problems
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_a_problem_builds_with_defaults_and_describes_itself(name: str) -> None:
+    problem = problem_named(name)
+    assert problem.name == name
+    assert dataclasses.is_dataclass(problem)
+    json.dumps(problem.parameters())
+    assert {"quick", "paper"} <= set(problem.setups)
+    for setup in problem.setups.values():
+        assert isinstance(setup, Setup)
+        problem.grid(setup.resolution)
+    for values in problem.presets.values():
+        registry.find_problem(name).build(**values)
+    assert registry.find_problem(name).__doc__
+    assert hash(problem) == hash(problem_named(name))
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_a_problem_draws_repeatable_samples(name: str) -> None:
+    problem = problem_named(name)
+    grid = small_grid(problem)
+    inputs = draw(problem, grid)
+    assert inputs.shape == (4, len(problem.signature.inputs), *grid.shape)
+    assert inputs.dtype == torch.float64
+    assert bool(torch.isfinite(inputs).all())
+    assert torch.equal(inputs, draw(problem, grid))
+    assert not torch.equal(inputs, draw(problem, grid, seed=1))
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_a_reference_answers_in_shape_and_type_and_refuses_wrong_shapes(name: str) -> None:
+    problem = small(problem_named(name))
+    grid = small_grid(problem)
+    inputs = draw(problem, grid, count=2)
+    solver = problem.reference()
+    assert isinstance(solver, Solver)
+    outputs = solver(inputs, grid)
+    frames = (problem.signature.frames,) if problem.signature.evolves else ()
+    assert outputs.shape == (2, *frames, len(problem.signature.outputs), *grid.shape)
+    assert outputs.dtype == torch.float64
+    with pytest.raises(ValueError, match="shape"):
+        solver(inputs[..., :-1], grid)
+    with pytest.raises(ValueError, match=r"Non-finite.*\[1\]"):
+        solver(torch.stack([inputs[0], torch.full_like(inputs[0], torch.nan)]), grid)
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_the_ladder_climbs_to_the_reference(name: str) -> None:
+    """Each rung serves the grid; the best of them agrees with the reference better than the worst."""
+    problem = small(problem_named(name))
+    grid = problem.grid(32 if problem.grid(16).periodic else 33)
+    inputs = draw(problem, grid, count=2)
+    truth = problem.reference()(inputs, grid)
+    errors = {rung: float((solver(inputs, grid) - truth).norm() / truth.norm()) for rung, solver in problem.ladder(grid).items()}
+    assert not errors or min(errors.values()) < 0.5 * max(errors.values())
+
+
+# ---------------------------------------------------------------------- models
+
+
+def blueprint_of(model: str, stage: str, data: Dataset) -> Blueprint:
+    """The quick preset, made small: what matters here is the interface."""
+    module = registry.find_model(model)
+    problem = small(problem_named(stage))
+    preset: Preset = preset_of(module, "quick", problem)[0]
+    known = {option.name for option in registry.options_of(module.build)}
+    options = {**preset.model, **{k: v for k, v in {"width": 8, "layers": 2}.items() if k in known}}
+    recipe = None
+    if "recipe" in inspect.signature(module.build).parameters:
+        recipe = dataclasses.asdict(Recipe(**{**preset.train, "epochs": 1, "batch": 4, "coarsen": 1}))
+    return Blueprint(
+        problem=stage,
+        problem_options={"frames": 2} if problem.signature.evolves else {},
+        model=model,
+        model_options=options,
+        recipe=recipe,
+        grid=data.grid.to_dict(),
+        signature=data.signature.to_dict(),
+    )
+
+
+def fitted(model: str, stage: str) -> tuple[Blueprint, Solver]:
+    data = dataset_of(stage)
+    blueprint = blueprint_of(model, stage, data)
+    try:
+        solver = blueprint.make_solver()
+    except ValueError as refusal:
+        pytest.skip(f"{model} refuses {stage}: {refusal}")
+    if isinstance(solver, LearnedSolver):
+        history = solver.fit(data, validation=data, budget=Budget(epochs=2))
+        assert history.rows
+    return blueprint, solver
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_fits_answers_repeats_and_survives_saving(model: str, stage: str, tmp_path: Path) -> None:
+    data = dataset_of(stage)
+    blueprint, solver = fitted(model, stage)
+    inputs, outputs = data.read(range(2))
+    with torch.no_grad():
+        answer = solver(inputs, data.grid)
+        assert answer.shape == outputs.shape
+        assert answer.dtype == inputs.dtype
+        assert answer.device == inputs.device
+        assert bool(torch.isfinite(answer).all())
+        assert solver(inputs.double(), data.grid).dtype == torch.float64
+        torch.testing.assert_close(solver(inputs[:1], data.grid), answer[:1], rtol=1e-4, atol=1e-5)
+        _, again = fitted(model, stage)
+        assert torch.equal(again(inputs, data.grid), answer), "the same seed gave another model"
+        save_model(tmp_path, blueprint, solver)
+        _, loaded = load_model(tmp_path)
+        assert torch.equal(loaded(inputs, data.grid), answer), "saving has changed the model"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_serves_a_second_resolution_or_says_that_it_does_not(model: str, stage: str) -> None:
+    _, solver = fitted(model, stage)
+    problem = small(problem_named(stage))
+    grid = small_grid(problem, 24)
+    inputs = draw(problem, grid, count=1).float()
+    try:
+        with torch.no_grad():
+            answer = solver(inputs, grid)
+    except ValueError as refusal:
+        assert str(dataset_of(stage).grid.shape[0]) in str(refusal), "a refusal names the grid that is served"
+    else:
+        assert answer.shape[-grid.dim :] == grid.shape
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_has_a_line_for_the_listing_and_typed_options(model: str) -> None:
+    entry = next(entry for entry in registry.entries("model") if entry.name == model)
+    assert entry.summary.endswith(".") or len(entry.summary) > 20
+    for option in registry.options_of(registry.find_model(model).build):
+        assert not option.required, f"{model} needs {option.name}: an option has a default that works"
+        assert option.help, f"{model}'s option {option.name} has no line in the docstring"

@@ -1,0 +1,29 @@
+"""The one training loop, and what it is told: objectives, normalisers, schedules, budgets, checkpoints."""
+
+from ._callback import Callback, Progress
+from ._checkpoint import DamagedCheckpoint
+from ._learned import LearnedSolver, NetworkSolver
+from ._loop import Diverged, History, Interrupted
+from ._normalizer import Normalizer
+from ._objectives import mean_square, objective_named, relative_h1, relative_h1_difference, relative_l2
+from ._recipe import Budget, Preset, Recipe
+
+__all__ = [
+    "Budget",
+    "Callback",
+    "DamagedCheckpoint",
+    "Diverged",
+    "History",
+    "Interrupted",
+    "LearnedSolver",
+    "NetworkSolver",
+    "Normalizer",
+    "Preset",
+    "Progress",
+    "Recipe",
+    "mean_square",
+    "objective_named",
+    "relative_h1",
+    "relative_h1_difference",
+    "relative_l2",
+]

@@ -1,0 +1,243 @@
+"""Solvers that learn: the interface, and the one implementation that every network shares."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from ..data import Dataset
+from ..pde import Grid, Signature, Solver, check_fields
+from ..pde._solver import frame_numbers
+from ..pde._spectral import fourier_resample
+from ._callback import Callback
+from ._loop import History, Trainer
+from ._normalizer import Normalizer
+from ._objectives import objective_named, relative_l2
+from ._recipe import Budget, Recipe
+from ._windows import Windows
+
+# Working on a coarser grid is refused where the training fields lose more than this share of their norm by it.
+COARSEN_LOSS = 0.01
+
+
+class LearnedSolver(Solver):
+    """A solver that is fitted to data before it answers."""
+
+    @abstractmethod
+    def fit(
+        self,
+        data: Dataset,
+        *,
+        validation: Dataset | None = None,
+        budget: Budget = Budget(),  # noqa: B008 - frozen
+        callbacks: Sequence[Callback] = (),
+        checkpoint: Path | None = None,
+    ) -> History:
+        """Learn from the training split; ``validation`` selects, test data never come here."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """Everything that fitting has determined, as named tensors (what ``model.safetensors`` holds)."""
+
+    @abstractmethod
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """The inverse of :meth:`state`; refuses tensors that do not fit."""
+
+    @property
+    @abstractmethod
+    def parameter_count(self) -> int:
+        """Learned numbers; a complex one counts as one."""
+
+
+class NetworkSolver(LearnedSolver):
+    """A network between normalisers, trained by the one loop.
+
+    A static map is ``network``; an evolution is the rollout of ``network`` frame by frame. With ``recipe.coarsen``
+    everything happens on a coarser periodic grid, exactly restricted and interpolated by Fourier series.
+
+    network          ``batch c_in *space`` -> ``batch c_out *space``, in normalised units
+    grid             the grid of the training data
+    any_resolution   whether the network means the same operator on other grids; if not, they are refused
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        signature: Signature,
+        grid: Grid,
+        recipe: Recipe = Recipe(),  # noqa: B008 - frozen
+        *,
+        any_resolution: bool = False,
+    ) -> None:
+        self.signature, self.grid, self.recipe, self.any_resolution = signature, grid, recipe, any_resolution
+        self.working = coarse_grid(grid, recipe.coarsen)
+        kind, shape = recipe.normalise, self.working.shape
+        self.increment = recipe.increment and signature.evolves
+        inputs = Normalizer(len(signature.inputs), shape, kind)
+        outputs = Normalizer(len(signature.outputs), shape, "channel" if self.increment and kind != "none" else kind)
+        self.module = nn.ModuleDict({"network": network, "inputs": inputs, "outputs": outputs})
+        self.objective = objective_named(recipe.objective)
+
+    @property
+    def network(self) -> nn.Module:
+        return self.module["network"]
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(p.numel() for p in self.network.parameters())
+
+    @property
+    def device(self) -> torch.device:
+        return self.module["inputs"].mean.device  # type: ignore[return-value]
+
+    def to(self, device: torch.device | str) -> NetworkSolver:
+        self.module.to(device)
+        return self
+
+    def state(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.module.state_dict().items()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        try:
+            self.module.load_state_dict(state)
+        except RuntimeError as error:
+            raise ValueError(f"These weights do not fit the model: {str(error).splitlines()[-1].strip()}") from error
+        self.module.eval()
+
+    # ------------------------------------------------------------------ answering
+
+    def __call__(
+        self,
+        inputs: Float[Tensor, "batch channel *space"],
+        grid: Grid,
+        times: Sequence[float] | None = None,
+    ) -> Float[Tensor, "batch *rest"]:
+        check_fields(inputs, grid, len(self.signature.inputs))
+        working = self._serve(grid)
+        values = fourier_resample(inputs, working.shape) if working.shape != grid.shape else inputs
+        values = values.to(self.device, torch.float32)
+        outputs = self._evolve(values, times) if self.signature.evolves else self._map(values)
+        if working.shape != grid.shape:
+            outputs = fourier_resample(outputs, grid.shape)
+        return outputs.to(inputs.dtype)
+
+    def _serve(self, grid: Grid) -> Grid:
+        """The grid on which the network works for a request on ``grid``, or a refusal."""
+        if grid.shape == self.grid.shape:
+            return self.working
+        if not self.any_resolution:
+            raise ValueError(
+                f"This model was trained on a grid of shape {self.grid.shape} and its stencils are tied to it; it was "
+                f"asked for {grid.shape}. Resample the inputs, or train at that resolution."
+            )
+        return coarse_grid(grid, self.recipe.coarsen)
+
+    def _evolve(self, state: Tensor, times: Sequence[float] | None) -> Tensor:
+        wanted = frame_numbers(self.signature.times if times is None else times, self.signature.spacing)
+        frames = []
+        for _ in range(wanted[-1]):
+            state = self._map(state)
+            frames.append(state)
+        return torch.stack([frames[n - 1] for n in wanted], dim=1)
+
+    def _map(self, values: Tensor) -> Tensor:
+        """One application on the working grid, in physical units."""
+        with self._precision():
+            raw = self.network(self.module["inputs"](values))
+        change = self.module["outputs"].inverse(raw.float())  # type: ignore[operator]
+        return values + change if self.increment else change
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        if self.recipe.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    # ------------------------------------------------------------------ learning
+
+    def fit(
+        self,
+        data: Dataset,
+        *,
+        validation: Dataset | None = None,
+        budget: Budget = Budget(),  # noqa: B008 - frozen
+        callbacks: Sequence[Callback] = (),
+        checkpoint: Path | None = None,
+    ) -> History:
+        self._check_data(data)
+        windows = Windows(data, self._prepare, unroll=self.recipe.unroll if self.signature.evolves else 1)
+        self._check_coarsening(data)
+        self.module["inputs"].fit(windows.inputs())  # type: ignore[operator]
+        self.module["outputs"].fit(windows.increments() if self.increment else windows.outputs())  # type: ignore[operator]
+        held_out = Windows(validation, self._prepare) if validation is not None and len(validation) else None
+        trainer = Trainer(
+            self.module,
+            self._loss,
+            windows,
+            recipe=self.recipe,
+            budget=budget,
+            validate=None if held_out is None else lambda: self._validate(held_out),
+            checkpoint=checkpoint,
+            callbacks=callbacks,
+        )
+        return trainer.run()
+
+    def _loss(self, inputs: Tensor, targets: Tensor, noise: Generator) -> Tensor:
+        """Mean objective over the unrolled frames, one value per sample; targets ``batch frame channel *space``."""
+        state = inputs.to(self.device)
+        if self.recipe.noise:
+            scale = self.recipe.noise * self.module["inputs"].std  # type: ignore[operator]
+            state = state + scale * torch.randn(inputs.shape, generator=noise).to(self.device)
+        total = torch.zeros(len(state), device=self.device)
+        for target in targets.to(self.device).unbind(dim=1):
+            state = self._map(state)
+            total = total + self.objective(state, target, self.working)
+        return total / targets.shape[1]
+
+    def _validate(self, windows: Windows) -> float:
+        """Mean relative L2 of one application over the validation split: one yardstick whatever the objective."""
+        errors = [
+            relative_l2(self._map(inputs.to(self.device)), targets[:, 0].to(self.device), self.working)
+            for _, inputs, targets in windows.batches(64)
+        ]
+        return float(torch.cat(errors).mean())
+
+    def _prepare(self, fields: Tensor) -> Tensor:
+        fields = fields.to(torch.float32)
+        return fourier_resample(fields, self.working.shape) if self.working.shape != self.grid.shape else fields
+
+    def _check_data(self, data: Dataset) -> None:
+        if data.grid.shape != self.grid.shape:
+            raise ValueError(f"The model was built for a grid of shape {self.grid.shape}, the data have {data.grid.shape}.")
+        if not len(data):
+            raise ValueError("The training split is empty.")
+
+    def _check_coarsening(self, data: Dataset) -> None:
+        if self.working.shape == self.grid.shape:
+            return
+        _, outputs = data.read(torch.arange(min(16, len(data))))
+        flat = outputs.flatten(0, 1)[:, None] if outputs.ndim == 3 + self.grid.dim else outputs
+        kept = fourier_resample(fourier_resample(flat, self.working.shape), self.grid.shape)
+        lost = float(((kept - flat).square().sum() / flat.square().sum()).sqrt())
+        if lost > COARSEN_LOSS:
+            raise ValueError(
+                f"On the working grid {self.working.shape} the training outputs lose {lost:.1%} of their norm; "
+                f"use --train.coarsen 1 (now {self.recipe.coarsen})."
+            )
+
+
+def coarse_grid(grid: Grid, factor: int) -> Grid:
+    """The grid with ``factor`` times fewer nodes an axis; only periodic axes can be coarsened exactly."""
+    if factor == 1:
+        return grid
+    if not grid.periodic:
+        raise ValueError(f"train.coarsen is for periodic grids; this one has walls. Use --train.coarsen 1, not {factor}.")
+    if any(n % factor for n in grid.shape):
+        raise ValueError(f"train.coarsen must divide the grid {grid.shape}, got {factor}.")
+    return grid.at([n // factor for n in grid.shape])

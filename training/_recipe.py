@@ -1,0 +1,89 @@
+"""How a network is trained: one frozen table of choices, a budget, and the presets that a model ships with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Objective = Literal["relative_l2", "relative_h1", "relative_h1_difference", "mean_square"]
+Schedule = Literal["cosine", "one_cycle", "constant"]
+Normalise = Literal["channel", "pointwise", "none"]
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Options of the one training loop (``--train.*``).
+
+    epochs          passes over the training pairs, unless the budget says otherwise
+    batch           pairs per step
+    learning_rate   peak of the schedule (AdamW)
+    weight_decay    decoupled (AdamW)
+    schedule        cosine (10 % linear warm-up), one_cycle (``rise`` of the time up, then down), constant
+    rise            share of the training spent raising the learning rate
+    objective       relative_l2; relative_h1 (Fourier flavour, periodic); relative_h1_difference (one-sided at walls); mean_square
+    normalise       statistics of the training split: channel (keeps other grids servable), pointwise, none
+    clip            largest gradient norm; 0 switches clipping off
+    patience        stop after this many epochs without a better validation error; 0 never
+    unroll          frames rolled out inside the objective (evolutions)
+    noise           standard deviation, in units of the normalised field, of noise on the inputs
+    increment       evolutions: the network predicts the change of state instead of the next state
+    coarsen         periodic grids: learn on a grid coarser by this factor, by exact Fourier restriction and interpolation
+    precision       bfloat16 runs matrix products and convolutions in bfloat16, spectral parts stay float32
+    validate_every  epochs between validations
+    seed            order of pairs, noise, and the initial weights
+    """
+
+    epochs: int = 50
+    batch: int = 16
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-5
+    schedule: Schedule = "cosine"
+    rise: float = 0.1
+    objective: Objective = "relative_l2"
+    normalise: Normalise = "channel"
+    clip: float = 1.0
+    patience: int = 0
+    unroll: int = 1
+    noise: float = 0.0
+    increment: bool = True
+    coarsen: int = 1
+    precision: Precision = "float32"
+    validate_every: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch", 1), ("unroll", 1), ("coarsen", 1), ("validate_every", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"train.{name} must be at least {least}, got {getattr(self, name)}.")
+        if not self.learning_rate > 0:
+            raise ValueError(f"train.learning_rate must be positive, got {self.learning_rate}.")
+        for name in ("weight_decay", "clip", "patience", "noise"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"train.{name} must not be negative, got {getattr(self, name)}.")
+        if not 0 <= self.rise < 1:
+            raise ValueError(f"train.rise is a share of the training in [0, 1), got {self.rise}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What training may cost. Whichever limit comes first ends it, with the schedule run to its end."""
+
+    epochs: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None and self.epochs < 1:
+            raise ValueError(f"A budget has at least 1 epoch, got {self.epochs}.")
+        if self.seconds is not None and not self.seconds > 0:
+            raise ValueError(f"A budget has more than 0 seconds, got {self.seconds}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """What ``--preset`` means for one model on one problem: options of its ``build`` and of the :class:`Recipe`."""
+
+    model: Mapping[str, Any] = field(default_factory=dict)
+    train: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float | None = None  # time limit of the training; None: none
