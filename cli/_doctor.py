@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ..data import cache_folder
+from ..data import cache_root
 from ..evaluation.record import versions
 from ._threads import available_cores
 
@@ -22,13 +22,13 @@ def doctor() -> int:
     lines += [
         f"{'python':<16} {platform.python_version()} on {platform.system()} {platform.machine()}",
         f"{'GPU':<16} {cuda}",
-        f"{'threads':<16} {available_cores()} cores available, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}",
+        f"{'threads':<16} {available_cores()} cores, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}",
     ]
-    folder = cache_folder()
+    folder = cache_root(None)
     problem = _cache_problem(folder)
     free = shutil.disk_usage(_existing(folder)).free / 2**30
     lines.append(f"{'cache':<16} {folder} ({free:.1f} GiB free){'' if problem is None else ': ' + problem}")
-    lines.append("All is well." if problem is None else "The cache folder cannot be used; set RESOLVENT_CACHE to one that can.")
+    lines.append("All is well." if problem is None else "Set RESOLVENT_CACHE to a folder that can be written.")
     sys.stdout.write("\n".join(lines) + "\n")
     return 0 if problem is None else 1
 

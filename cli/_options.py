@@ -24,8 +24,8 @@ class OptionGroup:
 
 
 def command_with(base: Callable[..., Any], groups: list[OptionGroup]) -> Callable[..., Any]:
-    """``base`` with every dotted option as a keyword parameter; it receives ``{prefix: {name: value}}`` as ``dotted``."""
-    own = [p for p in inspect.signature(base).parameters.values() if p.name != "dotted"]
+    """``base`` with every dotted option as a keyword; it receives ``{prefix: {name: value}}`` as ``dotted``."""
+    own = [p for p in inspect.signature(base, eval_str=True).parameters.values() if p.name != "dotted"]
     dotted = {f"{group.prefix}__{o.name}": (group, o) for group in groups for o in group.options}
     parameters = [_parameter(name, group, option) for name, (group, option) in dotted.items()]
 
@@ -48,7 +48,8 @@ def _parameter(name: str, group: OptionGroup, option: Option) -> inspect.Paramet
     flag = f"--{group.prefix}.{option.name.replace('_', '-')}"
     names = [flag] if "_" not in option.name else [flag, f"--{group.prefix}.{option.name}"]
     meta = Parameter(name=names, help=text, group=Group(group.title), show_default=False)
-    annotation = Annotated[Optional[_plain(option.type)], meta]  # noqa: UP045 - a union built at run time
+    kind: Any = Optional[_plain(option.type)]  # noqa: UP045 - a union built at run time
+    annotation = Annotated[kind, meta]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 

@@ -22,8 +22,8 @@ RIVALS = ("fno", "unet", "linear", "persistence")
 
 def solve_with(
     *,
-    pde: Annotated[str | None, Parameter(help="Problem: a name from `resolvent list`, or a dotted module path.")] = None,
-    model: Annotated[str | None, Parameter(help="Model: a name from `resolvent list`, or a dotted module path.")] = None,
+    pde: Annotated[str | None, Parameter(help="Problem: a name of `resolvent list`, or a dotted path.")] = None,
+    model: Annotated[str | None, Parameter(help="Model: a name of `resolvent list`, or a dotted path.")] = None,
     preset: Annotated[
         Literal["quick", "paper"], Parameter(help="quick: two CPU cores, minutes. paper: the published set-up.")
     ] = "quick",
@@ -40,7 +40,7 @@ def solve_with(
     ] = (),
     runs: Annotated[Path, Parameter(help="Folder of run folders.")] = Path("runs"),
     cache: Annotated[Path | None, Parameter(help="Folder of generated data (else RESOLVENT_CACHE).")] = None,
-    threads: Annotated[int | None, Parameter(help="CPU threads [default: all cores this process may use].")] = None,
+    threads: Annotated[int | None, Parameter(help="CPU threads [default: all cores but one].")] = None,
     json: Annotated[bool, Parameter(help="Print the run record as JSON on standard output.", negative="")] = False,
     dotted: dict[str, dict[str, Any]],
 ) -> int:
@@ -51,7 +51,9 @@ def solve_with(
     if input is not None or output is not None:
         raise ValueError("--input and --output belong to a finished run: add --run runs/….")
     if model is None or (pde is None and data is None):
-        raise ValueError("Say what to solve: --pde NAME --model NAME (names: `resolvent list`), or --data FILE --model NAME.")
+        raise ValueError(
+            "Say what to solve: --pde NAME --model NAME (see `resolvent list`), or --data FILE --model NAME."
+        )
     request = Request(
         model=model,
         pde=pde or "",
@@ -88,10 +90,10 @@ def option_groups(argv: Sequence[str]) -> list[OptionGroup]:
     problem: Problem | None = None
     if pde:
         build = registry.find_problem(pde).build
-        options = registry.options_of(build)
+        offered = registry.options_of(build)
         named = registry.Option("preset", str, "", f"published parameters: {', '.join(getattr(build, 'presets', {}))}")
-        groups.append(OptionGroup("pde", f"Options of problem {pde}", (*options, named), {}))
-        if not any(option.required for option in options):
+        groups.append(OptionGroup("pde", f"Options of problem {pde}", (*offered, named), {}))
+        if not any(option.required for option in offered):
             problem = build()
     if model:
         module = registry.find_model(model)
@@ -122,10 +124,18 @@ def parse_budget(text: str | None) -> Budget:
 
 def summary(run: Run, folder: Path) -> str:
     """What a person wants to read at the end."""
-    error = run.metrics["relative_l2"]["mean"]
-    lines = [f"{run.model} on {run.problem}: held-out relative L2 {error:.4g} ({len(run.metrics['relative_l2']['samples'])} samples)"]
-    for name, rival in run.compare.items():
-        lines.append(f"  {name:<28} {rival['metrics'].get('relative_l2', {}).get('mean', float('nan')):.4g}")
+    lines = [f"{run.model} on {run.problem}, {run.setup['test']} held-out samples, mean relative L2 error:"]
+    for place, judged in enumerate(run.starts):
+        what = f"{len(judged.times)} frames from frame {judged.start}" if judged.times else "outputs"
+        scores = {run.model: judged.metrics} | {
+            name: rival.starts[place].metrics if rival.starts else {} for name, rival in run.compare.items()
+        }
+        told = [f"{name} {m['relative_l2'].mean:.4g}" if m else f"{name} failed" for name, m in scores.items()]
+        lines.append(f"  {what}: " + ", ".join(told))
+    if run.classical is not None and run.classical.note:
+        lines.append(
+            f"  Speed at equal accuracy: {run.classical.equal_accuracy:.3g} times classical. {run.classical.note}"
+        )
     lines.append(f"Report: {folder / 'report.html'}   record: {folder / 'run.json'}")
     return "\n".join(lines)
 

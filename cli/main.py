@@ -68,10 +68,11 @@ def _leaderboard(
     format: Annotated[Literal["markdown", "csv"], Parameter(help="Output format.")] = "markdown",
 ) -> int:
     """A table from run records, best first; a pure function of them."""
-    from ..evaluation import Run, leaderboard
+    from ..evaluation import leaderboard, read_run
 
-    records = [Run.read(path / "run.json" if path.is_dir() else path) for path in runs]
-    sys.stdout.write(leaderboard.table(records, format=format))
+    records = [read_run(path) for path in runs]
+    rows = leaderboard.leaderboard(records)
+    sys.stdout.write(leaderboard.to_csv(rows) if format == "csv" else leaderboard.to_markdown(rows))
     return DONE
 
 
@@ -108,7 +109,7 @@ def _run(app: App, argv: Sequence[str]) -> int:
 
 def _guarded(work: object) -> int:
     """Every known failure in one line; a bug keeps its traceback."""
-    from ..data import DataError
+    from ..data import DamagedData, DiskFull, UnknownFormat
     from ..evaluation import DamagedModel, DamagedRun, UnknownName
     from ..pde import SolverError
     from ..training import DamagedCheckpoint, Diverged, Interrupted
@@ -120,7 +121,16 @@ def _guarded(work: object) -> int:
     except (Interrupted, KeyboardInterrupt) as error:
         again = " ".join(["Resume with:", Path(sys.argv[0]).name, *sys.argv[1:]])
         return _complain(f"{error or 'Stopped.'} {again}", STOPPED)
-    except (DamagedModel, DamagedRun, DamagedCheckpoint, DataError, Diverged, SolverError) as error:
+    except (
+        DamagedModel,
+        DamagedRun,
+        DamagedCheckpoint,
+        DamagedData,
+        DiskFull,
+        UnknownFormat,
+        Diverged,
+        SolverError,
+    ) as error:
         return _complain(str(error), FAILED)
     except ValueError as error:
         return _complain(str(error), WRONG)

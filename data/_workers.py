@@ -18,6 +18,8 @@ from typing import Any, Generic, TypeVar
 
 Task = TypeVar("Task")
 
+_ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}  # for scipy in the helpers
+
 
 class Workers(Generic[Task]):
     """``make(task)`` for every task, in ``helpers`` other processes; ``done(*result)`` is called here, in a thread.
@@ -39,7 +41,7 @@ class Workers(Generic[Task]):
         if self._helpers > 0:
             from joblib.externals.loky import ProcessPoolExecutor
 
-            self._processes = ProcessPoolExecutor(self._helpers, initializer=_settle)
+            self._processes = ProcessPoolExecutor(self._helpers, initializer=_settle, env=_ONE_THREAD)
             self._threads = concurrent.futures.ThreadPoolExecutor(self._helpers)
             self._feeding = {self._threads.submit(self._feed) for _ in range(self._helpers)}
         return self

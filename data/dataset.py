@@ -96,7 +96,7 @@ class Dataset:
     parameters: Mapping[str, Any]
     signature: Signature
     grid: Grid
-    source: Mapping[str, Any]
+    source: Mapping[str, Any] = field(repr=False)
     samples: Source = field(repr=False)
     chosen: np.ndarray | None = field(default=None, repr=False)  # sample numbers in `samples`; None: all
 
@@ -174,7 +174,7 @@ class Dataset:
         """Some of the samples, in the order given, without reading or copying any."""
         return replace(self, chosen=self._resolve(indices))
 
-    def in_memory(self, limit_bytes: float = math.inf) -> Dataset:
+    def in_memory(self, limit_bytes: int | float = math.inf) -> Dataset:
         """The same samples read into memory, or the dataset itself where they would take more than the limit."""
         if self.nbytes > limit_bytes or isinstance(self.samples, Tensors | Promoted):
             return self

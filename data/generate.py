@@ -35,6 +35,7 @@ Progress = Callable[[int, int, str], None]  # samples done, samples in all, what
 BLOCK = 16  # samples drawn together
 SHARD_BYTES = 8 << 20  # 16 trajectories of 64² and 21 frames: small enough to share 160 of them among workers
 SHARD_SAMPLES = 256
+WORTH_HELP = 8.0  # [s] of work from which on helpers, which take 2 to 3 s to start, are called
 GENERATOR_VERSION = 1  # of this file; raised whenever the same question would get other values
 
 
@@ -143,10 +144,10 @@ def _complete(book: Book, problem: Problem, report: Progress, workers: int | Non
 def _make(folder: Path, posed: Posed, problem: Problem, task: tuple[str, int, int]) -> tuple[str, Path, Shard]:
     """Draw, solve and write one shard; runs in any process."""
     name, first, count = task
-    started = time.perf_counter()
+    started = time.process_time()
     inputs = draw(problem, posed.grid, int(posed.content["seed"]), first, count)
     outputs = _solve(problem, posed, inputs, first)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     arrays = (torch.cat([inputs[:, None], outputs], dim=1),) if posed.signature.evolves else (inputs, outputs)
     return name, *write_shard(folder, posed, first, arrays, seconds)
 
@@ -196,7 +197,7 @@ def _located(solver: Solver, posed: Posed, inputs: Tensor, first: int, error: So
 
 
 def _worth(problem: Problem, posed: Posed, missing: Sequence[tuple[str, int, int]], workers: int | None) -> int:
-    """How many processes to use: helpers take about 3 s to start, so work of less than 8 s stays here."""
+    """How many processes to use, judged by solving one sample."""
     if workers is None:
         import joblib
 
@@ -205,11 +206,12 @@ def _worth(problem: Problem, posed: Posed, missing: Sequence[tuple[str, int, int
         raise ValueError(f"At least 1 worker is needed, got {workers}.")
     workers = min(workers, len(missing))
     left = sum(count for _, _, count in missing)
-    if workers > 1 and left >= 32:  # two trial solves are then at most a sixteenth of the work
-        single = min(_trial(problem, posed, missing[0][1]) for _ in range(2))  # the second without set-up
-        if single * left < 8.0:
-            return 1
-    return workers
+    if workers == 1 or left < 8:  # too few for a trial solve to be worth its time
+        return workers
+    single = _trial(problem, posed, missing[0][1])
+    if single < 1.0:
+        single = min(single, _trial(problem, posed, missing[0][1]))  # once more, without set-up
+    return workers if single * left > WORTH_HELP else 1
 
 
 def _trial(problem: Problem, posed: Posed, first: int) -> float:

@@ -56,7 +56,7 @@ class Shard:
     count: int
     bytes: int
     sha256: str
-    seconds: float  # spent making it, on one core
+    seconds: float  # of CPU time spent on the solutions
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..data.fields import save_fields
@@ -29,7 +30,8 @@ def draw(run: Run, folder: Path, task: Task, verdicts: list[Judgement]) -> None:
         if verdict.times:
             figures.save(_rollout(run, task, position), pictures / f"rollout{_suffix(task, verdict)}.png")
     if run.history and "train" in run.history[0]:
-        figures.save(figures.training_figure(run.history, title=f"{run.model} on {run.problem}"), pictures / "training.png")
+        training = figures.training_figure(run.history, title=f"{run.model} on {run.problem}")
+        figures.save(training, pictures / "training.png")
     if run.classical is not None:
         figures.save(_cost(run), pictures / "cost.png")
     write_report(run, folder)
@@ -90,10 +92,10 @@ def _spectra(task: Task, verdict: Judgement) -> Any:
 
 def _rollout(run: Run, task: Task, position: int) -> Any:
     own = run.starts[position]
-    curves = {run.model: own.by_frame}
+    curves = {run.model: np.asarray(own.by_frame)}
     for name, rival in run.compare.items():
         if len(rival.starts) > position and rival.starts[position].by_frame:
-            curves[name] = rival.starts[position].by_frame
+            curves[name] = np.asarray(rival.starts[position].by_frame)
     return figures.rollout_figure(
         own.times,
         curves,

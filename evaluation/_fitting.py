@@ -27,7 +27,7 @@ class Fitted:
     """A solver ready to be judged, and what making it has cost."""
 
     solver: Solver
-    history: Sequence[Mapping[str, Any]] = ()
+    history: Sequence[dict[str, Any]] = ()
     seconds: float = 0.0
     status: str = "ok"
     message: str = ""
@@ -48,7 +48,8 @@ def fitted(plan: Plan, splits: Splits, folder: Path, device: torch.device, repor
         save_model(folder, plan.blueprint, solver)
         _log(folder, {"event": "fitted", "seconds": 0.0, "history": []})
         return Fitted(solver)
-    reporter.stage(f"training {plan.blueprint.model} ({solver.parameter_count:,} parameters)", 1.0)
+    size = f" ({solver.parameter_count:,} parameters)" if solver.parameter_count else ""
+    reporter.stage(f"training {plan.blueprint.model}{size}", 1.0)
     return _trained(plan, solver, splits, folder, reporter)
 
 
@@ -56,7 +57,8 @@ def _trained(plan: Plan, solver: LearnedSolver, splits: Splits, folder: Path, re
     folder.mkdir(parents=True, exist_ok=True)
     watcher = _Watcher(reporter, folder)
     started = time.monotonic()
-    status, message, best = "ok", "", ()
+    status, message = "ok", ""
+    best: tuple[dict[str, Any], ...] = ()
     try:
         history = solver.fit(
             splits.train,

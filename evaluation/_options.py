@@ -74,7 +74,7 @@ def _hints(build: Any) -> dict[str, Any]:
     hints: dict[str, Any] = {}
     for owner in _owners(build):
         names = vars(sys.modules.get(owner.__module__, object))
-        for name, hint in vars(owner).get("__annotations__", {}).items():
+        for name, hint in inspect.get_annotations(owner).items():
             try:
                 hints[name] = eval(hint, dict(names)) if isinstance(hint, str) else hint
             except (NameError, AttributeError, SyntaxError, TypeError):

@@ -34,7 +34,7 @@ class Request:
     preset: str = "quick"
     seed: int = 0
     device: str = "auto"
-    budget: Budget = Budget()
+    budget: Budget = field(default_factory=Budget)
     problem: Mapping[str, Any] = field(default_factory=dict)  # --pde.*
     options: Mapping[str, Any] = field(default_factory=dict)  # --model.*
     train: Mapping[str, Any] = field(default_factory=dict)  # --train.*

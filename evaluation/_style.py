@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
@@ -56,6 +57,17 @@ def dress(axes: Axes, *, title: str = "", x: str = "", y: str = "", grid: bool =
         axes.grid(True, which="major", color="#dddddd", linewidth=0.7)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
+
+
+def logarithmic(axes: Axes, *, x: bool = False) -> None:
+    """Logarithmic from here on; limits of its own where nothing positive was drawn, for which there is no scale."""
+    for wanted, name in ((x, "x"), (True, "y")):
+        if wanted:
+            drawn = [np.asarray(line.get_data()["xy".index(name)], dtype=float) for line in axes.lines]
+            empty = not any((np.isfinite(values) & (values > 0)).any() for values in drawn)
+            if empty:
+                axes.set(**{f"{name}lim": (1e-3, 1.0)})
+            axes.set(**{f"{name}scale": "log"})
 
 
 def place_labels(

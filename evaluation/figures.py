@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..pde import Grid, Signature
 from ._panels import bracketed, lines_of_frames, lines_static, maps_of_frames, maps_static
-from ._style import GREY, SMALL, TITLE, TRUTH, colours_of, dress, new_figure, place_labels
+from ._style import GREY, SMALL, TITLE, TRUTH, colours_of, dress, logarithmic, new_figure, place_labels
 
 SHOWN_FRAMES = 4  # of a rollout, evenly spread, the last among them
 
@@ -89,7 +89,8 @@ def spectra_figure(
         label += "" if finite.all() else " (not finite)"
         drawn = np.where(finite & (energy > 0), energy, np.nan)
         axes.plot(k, drawn, color=colour, ls=line, lw=width, label=label)
-    axes.set(xscale="log", yscale="log", xlim=(k[0], k[-1]))
+    logarithmic(axes, x=True)
+    axes.set_xlim(k[0], k[-1])
     top = float(np.max(known, where=np.isfinite(known), initial=0.0))
     if top > 0:
         # double precision ends 1e-32 below the largest energy; single, in which data are stored, 1e-14
@@ -110,12 +111,12 @@ def rollout_figure(
     at = np.asarray(times, dtype=float)
     for name, style in colours_of(list(curves)).items():
         values = np.asarray(curves[name], dtype=float)
-        low, middle, high = (_percentile(values, q) for q in (25, 50, 75))
+        low, middle, high = (_percentile(values, q) for q in (25.0, 50.0, 75.0))
         lost = int((~np.isfinite(values)).any(axis=1).sum())
         label = f"{name}\n({lost} of {len(values)} diverged)" if lost else name
         axes.plot(at, _positive(middle), lw=2, ms=5, label=label, **style)
         axes.fill_between(at, _positive(low), _positive(high), color=style["color"], alpha=0.15, lw=0)
-    axes.set_yscale("log")
+    logarithmic(axes)
     dress(axes, title=title, x=f"time after the start  {bracketed(time_unit)}", y="relative L2 error of the frame")
     figure.legend(fontsize=SMALL, frameon=False, loc="outside right upper")
     return figure
@@ -132,7 +133,7 @@ def training_figure(history: Sequence[Mapping[str, Any]], *, title: str = "") ->
         rows = [(row["epoch"], row[key]) for row in history if row.get(key) is not None]
         marker = "o" if len(rows) <= 40 else ""
         above.plot(*_columns(rows), color=colour, ls=line, lw=1.8, marker=marker, ms=4, label=label if rows else None)
-    above.set_yscale("log")
+    logarithmic(above)
     dress(above, title=title, y="loss")
     above.legend(fontsize=SMALL, frameon=False)
     rates = [(row["epoch"], row["learning_rate"]) for row in history if row.get("learning_rate") is not None]
@@ -166,7 +167,7 @@ def cost_figure(
         if _drawable(error, seconds):
             axes.plot([seconds], [error], ls="", ms=10, mec="white", marker=style["marker"], color=style["color"])
             labels.append((seconds, error, name, style["color"]))
-    axes.set(xscale="log", yscale="log")
+    logarithmic(axes, x=True)
     axes.margins(x=0.15, y=0.2)
     kind = "processor time" if clock == "cpu" else "elapsed time"
     dress(axes, title=title, x=f"{kind} per sample  [s]", y="relative L2 error")

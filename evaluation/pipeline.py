@@ -19,7 +19,7 @@ import torch
 
 from ..data import Dataset, Splits, generate, read, split
 from ..pde import Problem, Solver
-from ..training import Interrupted, LearnedSolver
+from ..training import Interrupted
 from . import registry
 from ._drawing import draw
 from ._fitting import Fitted, fitted
@@ -28,7 +28,7 @@ from ._reporter import Reporter
 from ._request import Plan, Request, Task, plan_of, problem_options, task_of, task_of_data
 from .cost import break_even, cost_accuracy, speedup_at_equal_accuracy
 from .judge import Judgement, judge
-from .record import Classical, Judged, Rival, Run, machine, read_run, seconds_of, versions, write_run
+from .record import Classical, Judged, Provenance, Rival, Run, machine, read_run, seconds_of, versions, write_run
 
 COST_SAMPLES = 8  # of the test split, on which the classical ladder is judged
 COST_SECONDS = 30.0  # limit of that; rungs beyond it are listed as not measured
@@ -58,9 +58,7 @@ def solve(request: Request, reporter: Reporter | None = None) -> Outcome:
         reporter.say(f"Reusing {folder} (delete it to train again).")
         return Outcome(done, folder)
     own = fitted(plan, splits, folder, device, reporter)
-    others = {
-        name: _rival(request, task, name, splits, device, reporter) for name in request.rivals
-    }
+    others = {name: _rival(request, task, name, splits, device, reporter) for name in request.rivals}
     verdicts = _judged(own.solver, task, splits.test, device, reporter, title=f"judging {request.model}")
     classical = _classical(task, splits.test, verdicts[0], own, generated, reporter)
     run = _record(request, task, plan, own, verdicts, others, classical, splits, dataset, generated, device)
@@ -109,8 +107,8 @@ def _data(request: Request, reporter: Reporter) -> tuple[Task, Dataset, float]:
         return task_of_data(request, dataset), dataset, 0.0
     task = task_of(request)
     total = task.setup.train + task.setup.validation + task.setup.test
-    dataset, seconds = _generated(task.problem, task.setup.resolution, total, request.seed, None, request.cache, reporter)
-    return task, dataset, seconds
+    resolution = task.setup.resolution
+    return task, *_generated(task.problem, resolution, total, request.seed, None, request.cache, reporter)
 
 
 def _generated(
@@ -135,9 +133,7 @@ def _generated(
     return dataset, float(dataset.source.get("seconds", 0.0))
 
 
-def _rival(
-    request: Request, task: Task, name: str, splits: Splits, device: torch.device, reporter: Reporter
-) -> Rival:
+def _rival(request: Request, task: Task, name: str, splits: Splits, device: torch.device, reporter: Reporter) -> Rival:
     """Another model on the same task: trained in a folder of its own, so that it is there the next time."""
     plan = plan_of(request, task, name, own=False)
     folder = request.runs / f"{task.problem.name}-{_last(name)}-{plan.key(splits)}"
@@ -171,9 +167,7 @@ def _judged(
             reporter.advance(before + done)
 
         verdicts.append(
-            judge(
-                solver, test, start=start, horizon=task.horizon(start), device=device, keep=keep, progress=progress
-            )
+            judge(solver, test, start=start, horizon=task.horizon(start), device=device, keep=keep, progress=progress)
         )
     return verdicts
 
@@ -237,12 +231,12 @@ def _record(
         setup=dataclasses.asdict(task.setup),
         grid=task.grid.to_dict(),
         signature=task.problem.signature.to_dict(),
-        data={
-            "fingerprint": dataset.fingerprint,
-            "test": splits.test.fingerprint,
-            "split": splits.to_dict()["sha256"],
-            "source": json.loads(json.dumps(dataset.source, default=str)),
-        },
+        data=Provenance(
+            fingerprint=dataset.fingerprint,
+            test=splits.test.fingerprint,
+            split=splits.to_dict()["sha256"],
+            source=json.loads(json.dumps(dataset.source, default=str)),
+        ),
         history=tuple(own.history),
         compare=dict(others),
         classical=classical,
@@ -302,5 +296,3 @@ def _finished(folder: Path, request: Request) -> Run | None:
 
 def _last(name: str) -> str:
     return name.rpartition(".")[2]
-
-

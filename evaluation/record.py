@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..data import write_atomically
 from ._machine import machine, versions
-from .cost import CostCurve, Rung, Speedup
+from .cost import CostCurve, Rung, Speedup, speedup_at_equal_accuracy
 from .judge import Judgement, Status
 
 __all__ = [
@@ -157,6 +157,10 @@ class ClassicalRung(_Record):
     status: str = "ok"
     message: str = ""
 
+    def measured(self) -> Rung:
+        """As the cost curve knows it; one number of seconds stands for both ways of timing."""
+        return Rung(self.name, self.error, (), self.seconds, self.seconds, self.status, self.message)
+
 
 class Classical(_Record):
     """The classical solver's cost-accuracy curve, and where the learned solver stands on it."""
@@ -187,6 +191,18 @@ class Classical(_Record):
             note=speedup.note,
             break_even=break_even,
         )
+
+    def speedup(self, error: float, seconds: float | None) -> Speedup:
+        """What any solver of this mean relative L2 error and these seconds per sample gains on the same curve."""
+        curve = CostCurve(
+            tuple(rung.measured() for rung in self.rungs),
+            self.reference.measured(),
+            self.samples,
+            0,
+            self.threads,
+            self.clock,
+        )
+        return speedup_at_equal_accuracy(curve, error, math.nan if seconds is None else seconds)
 
 
 def _rung(rung: Rung) -> ClassicalRung:

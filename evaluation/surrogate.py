@@ -74,7 +74,9 @@ class Surrogate:
             inputs = inputs.to_dataset(name=self.signature.inputs[0].name)
         values, grid = from_xarray(inputs, self.signature.inputs, self.grid)
         outputs = self._answer(values, grid, times)
-        return to_xarray(outputs, self.signature.outputs, grid, times=self._times(times), time_unit=self.signature.time_unit)
+        return to_xarray(
+            outputs, self.signature.outputs, grid, times=self._times(times), time_unit=self.signature.time_unit
+        )
 
     def _answer(self, values: Tensor, grid: Grid, times: Sequence[float] | None) -> Tensor:
         with torch.no_grad():

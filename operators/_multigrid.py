@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -35,18 +35,21 @@ _CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_trans
 
 def pad(values: Tensor, width: int, padding: Padding) -> Tensor:
     """Extend every space axis of ``batch channel *space`` by ``width`` cells at both ends, each in its own mode."""
-    if len(set(padding)) == 1:
-        return _pad_axes(values, (width, width) * len(padding), padding[0])
     for axis, mode in enumerate(padding):
-        widths = [0, 0] * len(padding)
-        last_first = 2 * (len(padding) - 1 - axis)  # F.pad counts axes from the last
-        widths[last_first : last_first + 2] = [width, width]
-        values = _pad_axes(values, widths, mode)
+        if mode == "circular":
+            values = _wrap(values, axis + 2, width)
+        else:
+            widths = [0, 0] * len(padding)
+            last_first = 2 * (len(padding) - 1 - axis)  # F.pad counts axes from the last
+            widths[last_first : last_first + 2] = [width, width]
+            values = F.pad(values, widths, mode="constant" if mode == "zeros" else mode)
     return values
 
 
-def _pad_axes(values: Tensor, widths: Sequence[int], mode: PadMode) -> Tensor:
-    return F.pad(values, tuple(widths), mode="constant" if mode == "zeros" else mode)
+def _wrap(values: Tensor, axis: int, width: int) -> Tensor:
+    # one concatenation an axis: F.pad's circular mode fills by slices, whose backward copies the field once per slice
+    size = values.shape[axis]
+    return torch.cat([values.narrow(axis, size - width, width), values, values.narrow(axis, 0, width)], dim=axis)
 
 
 class Stencil(nn.Module):
@@ -72,7 +75,7 @@ class Prolongation(nn.Module):
 
     Its kernel is 3 or 4 wide per axis, whatever undoes the restriction of that axis: for ``width`` 1, 4 where the fine
     axis is twice the coarse one and 3 for n -> 2n-1. On periodic axes the coarse field is wrapped by one cell first
-    and the result cropped (``exact``): then the map commutes with shifts, which the published zero-padded form does not.
+    and the result cropped (``exact``): then the map commutes with shifts; the published zero-padded form does not.
     """
 
     def __init__(
@@ -95,8 +98,9 @@ class Prolongation(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
     def forward(self, values: Tensor) -> Tensor:
-        if any(self.wrapped):  # one wrapped coarse cell is two fine ones, which are cropped as padding
-            values = F.pad(values, [w for wrap in reversed(self.wrapped) for w in (wrap, wrap)], mode="circular")
+        for axis, wrapped in enumerate(self.wrapped):
+            if wrapped:  # one wrapped coarse cell is two fine ones, which are cropped as padding
+                values = _wrap(values, axis + 2, 1)
         crop = [self.width + 2 * wrap for wrap in self.wrapped]
         return _CONV_TRANSPOSE[self.dim](values, self.weight, stride=2, padding=crop)
 
@@ -123,7 +127,7 @@ class Cycle:
     padding      boundary condition, per axis: ``zeros`` Dirichlet, ``reflect`` Neumann, ``circular`` periodic,
                  ``replicate`` outflow
     restrict     ``data``: coarse levels see R f (published); ``residual``: R (f - A u) (textbook)
-    coarsening   ``padded``: n -> ceil(n/2); ``interior``: n -> (n-1)//2, no padding (interior Dirichlet grids, Helmholtz)
+    coarsening   ``padded``: n -> ceil(n/2); ``interior``: n -> (n-1)//2 without padding (published Helmholtz)
     bias         one learned constant per channel in every S and A
     exact        wrapped prolongation on periodic axes
     norm         LayerNorm with a learned map after each prolongation (published Navier-Stokes): no longer linear
@@ -172,10 +176,9 @@ class VCycle(nn.Module):
         self.residual = nn.ModuleList(
             Stencil(c_u[j], c_f[j], dim=dim, padding=padding) for j in down if cycle.restrict == "residual"
         )
+        same = {"padding": padding, "width": width, "exact": cycle.exact}
         self.prolong = nn.ModuleList(
-            Prolongation(
-                c_u[j + 1], c_u[j], coarse=shapes[j + 1], fine=shapes[j], padding=padding, width=width, exact=cycle.exact
-            )
+            Prolongation(c_u[j + 1], c_u[j], coarse=shapes[j + 1], fine=shapes[j], **same)  # type: ignore[arg-type]
             for j in down
         )
         self.norms = nn.ModuleList(nn.LayerNorm([c_u[j], *shapes[j]]) for j in down if cycle.norm)
@@ -184,7 +187,7 @@ class VCycle(nn.Module):
         u: Tensor | None = None
         finer: list[tuple[Tensor, Tensor]] = []
         for j in range(self.last + 1):
-            for smooth in self.pre[j]:
+            for smooth in _each(self.pre[j]):
                 u = smooth(u, f)
             assert u is not None  # level_shapes has checked that the finest level smooths first
             if j < self.last:
@@ -192,15 +195,19 @@ class VCycle(nn.Module):
                 f = self.restrict_f[j](f - self.residual[j](u) if self.restrict == "residual" else f)
                 u = self.restrict_u[j](u)
         assert u is not None
-        for smooth in self.post[self.last]:
+        for smooth in _each(self.post[self.last]):
             u = smooth(u, f)
         for j in range(self.last - 1, -1, -1):
             fine, f = finer[j]
             u = fine + self.prolong[j](u)
             u = self.norms[j](u) if self.norms else u
-            for smooth in self.post[j]:
+            for smooth in _each(self.post[j]):
                 u = smooth(u, f)
         return u
+
+
+def _each(modules: nn.Module) -> nn.ModuleList:
+    return cast(nn.ModuleList, modules)
 
 
 def default_steps(shape: Sequence[int], levels: int, pre: int, post: int, coarsest: int) -> tuple[tuple[int, int], ...]:

@@ -59,8 +59,8 @@ def to_neuralop_state_dict(network: FNO) -> dict[str, Tensor]:
     """Weights for ``neuralop.models.FNO`` with the options of :func:`neuralop_options`; refuses what it cannot hold."""
     if network.block != "modern" or any(network.padding) or any(p != "left" for p in network.placements):
         raise ValueError(
-            "neuraloperator's FNO holds modern blocks on unpadded grids with nodes at the left of their cells; got block "
-            f"{network.block!r}, padding {network.padding}, placements {network.placements}."
+            "neuraloperator's FNO holds modern blocks on unpadded grids with nodes at the left of their cells; got "
+            f"block {network.block!r}, padding {network.padding}, placements {network.placements}."
         )
     own = network.state_dict()
     return {theirs: own[ours].reshape(shape).clone() for theirs, (ours, shape) in _names(network).items()}
@@ -68,17 +68,17 @@ def to_neuralop_state_dict(network: FNO) -> dict[str, Tensor]:
 
 def neuralop_options(network: FNO) -> dict[str, Any]:
     """Keyword arguments of ``neuralop.models.FNO`` for the same architecture."""
-    lifting, projection, block = network.lifting, network.projection, network.blocks[0]
     own = network.state_dict()
+    lifting, projection = own["lifting.first.weight"], own["projection.first.weight"]
     return {
         "n_modes": network.modes,
-        "in_channels": own["lifting.first.weight"].shape[1] - network.dim * network.coordinates,
-        "out_channels": len(projection.second.weight),
+        "in_channels": lifting.shape[1] - network.dim * network.coordinates,
+        "out_channels": len(own["projection.second.weight"]),
         "hidden_channels": network.width,
         "n_layers": len(network.blocks),
-        "lifting_channel_ratio": len(lifting.first.weight) / network.width,
-        "projection_channel_ratio": len(projection.first.weight) / network.width,
-        "channel_mlp_expansion": len(block.mlp.first.weight) / network.width,
+        "lifting_channel_ratio": len(lifting) / network.width,
+        "projection_channel_ratio": len(projection) / network.width,
+        "channel_mlp_expansion": len(own["blocks.0.mlp.first.weight"]) / network.width,
         "positional_embedding": "grid" if network.coordinates else None,
     }
 

@@ -8,10 +8,10 @@ R_l complex matrix per kept mode, ``width x width``; modes are counted in total,
     keeps k = -8 .. 7 on the leading axes and 0 .. 8 on the last (neuraloperator's count)
 W_l 1x1 linear map, P and Q pointwise networks, sigma = GELU (not in the last block)
 
-``block="modern"`` (default; neuraloperator's): each block goes on to :math:`\sigma(M v + w\odot v_l)` with M a pointwise
-two-layer network of half the width and w one learned factor per channel. ``block="legacy"`` is the published network:
-no M, P one linear map, Q: width -> 128 -> outputs; it keeps ``modes`` / 2 columns on the last axis. With 24 modes,
-width 32 and 4 blocks it has 1,188,353 parameters for Darcy (a complex number counts once).
+``block="modern"`` (default; neuraloperator's): each block goes on to :math:`\sigma(M v + w\odot v_l)`, M a pointwise
+network of two layers and half the width, w one learned factor per channel. ``block="legacy"`` is the published
+network: no M, P one linear map, Q: width -> 128 -> outputs; it keeps ``modes`` / 2 columns on the last axis. With 24
+modes, width 32 and 4 blocks it has 1,188,353 parameters for Darcy (a complex number counts once).
 
 Grids that are not periodic are extended by zeros after P and cropped before Q: by the share ``padding`` of their
 length, so that the periodic box is the same at every resolution. Any resolution that holds the modes is served.
@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from ..kernels import spectral_conv
 from ..pde import Grid, Problem
 from ..training import NetworkSolver, Preset, Recipe
+from ..training._learned import coarse_grid
 
 Block = Literal["modern", "legacy"]
 Placement = Literal["left", "ends", "centres"]
@@ -122,9 +123,9 @@ class FNO(nn.Module):
     """``batch c_in *space`` -> ``batch c_out *space`` in 1 to 3 dimensions, at any resolution that holds the modes.
 
     modes        kept modes in total an axis, one number or one each
-    placements   how nodes lie on each axis of the domain (see ``Grid``); neuraloperator knows ``left`` only
+    placements   how nodes lie on each axis (see ``Grid``); default, and all that neuraloperator knows: ``left``
     padding      share of its length by which each axis is extended, one number or one each
-    hidden sizes ``lifting_width`` (default 2 width), ``projection_width`` (2 width; legacy 128), ``mlp_width`` (width / 2)
+    ..._width    hidden channels of P (default 2 width), of Q (2 width; legacy 128), of the channel MLP (width / 2)
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class FNO(nn.Module):
         layers: int = 4,
         block: Block = "modern",
         coordinates: bool = True,
-        placements: Sequence[Placement] | None = None,
+        placements: Sequence[Placement] = (),
         padding: float | Sequence[float] = 0.0,
         lifting_width: int | None = None,
         projection_width: int | None = None,
@@ -147,7 +148,7 @@ class FNO(nn.Module):
         super().__init__()
         self.dim, self.width, self.block, self.coordinates = dim, width, block, coordinates
         self.modes = (modes,) * dim if isinstance(modes, int) else tuple(modes)
-        self.placements = ("left",) * dim if placements is None else tuple(placements)
+        self.placements: tuple[Placement, ...] = tuple(placements or ["left"] * dim)
         self.padding = (float(padding),) * dim if isinstance(padding, int | float) else tuple(padding)
         self._check(layers)
         modern = block == "modern"
@@ -186,7 +187,9 @@ class FNO(nn.Module):
         values = self._extend(self.lifting(values), space)
         for block in self.blocks:
             values = block(values)
-        return self.projection(values[(..., *(slice(n) for n in space))])
+        for axis, size in enumerate(space, start=2):
+            values = values.narrow(axis, 0, size)
+        return self.projection(values)
 
     def _extend(self, values: Tensor, space: tuple[int, ...]) -> Tensor:
         extra = [
@@ -197,7 +200,7 @@ class FNO(nn.Module):
 
 
 def _extra_nodes(size: int, share: float, placement: Placement) -> int:
-    """Nodes that make the periodic box (1 + share) times the domain; with nodes at both ends the box has one already."""
+    """Nodes that make the periodic box (1 + share) times the domain; with nodes at both ends it is one cell larger."""
     if placement == "ends":
         return max(0, math.ceil(share * (size - 1) - 1e-9) - 1)
     return math.ceil(share * size - 1e-9)
@@ -239,26 +242,33 @@ def build(
     padding: float = 0.1,
     recipe: Recipe = Recipe(),  # noqa: B008 - frozen
 ) -> NetworkSolver:
-    """An FNO for this problem; ``padding`` applies to axes that are not periodic, as a share of their length."""
+    """An FNO for this problem and grid; other resolutions are served too.
+
+    modes         Fourier modes kept an axis, in total; at most the nodes of the grid
+    width         channels
+    layers        Fourier blocks
+    block         modern (with channel MLP, as neuraloperator) or legacy (as published in 2021)
+    coordinates   append the position to the inputs
+    padding       axes with walls: share of their length added as zeros, so that the box is periodic
+    """
     signature = problem.signature
-    working = tuple(n // recipe.coarsen for n in grid.shape)
+    working = coarse_grid(grid, recipe.coarsen).shape
     if modes > min(working):
         raise ValueError(
             f"fno keeps {modes} modes an axis, more than the {min(working)} nodes of the grid {working} it works on. "
-            f"The smallest grid that works has {modes * recipe.coarsen} nodes an axis; or use --model.modes {min(working)}."
+            f"The smallest grid that works has {modes * recipe.coarsen} nodes an axis; or use "
+            f"--model.modes {min(working)}."
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        network = FNO(
-            len(signature.inputs),
-            len(signature.outputs),
-            dim=grid.dim,
-            modes=modes,
-            width=width,
-            layers=layers,
-            block=block,
-            coordinates=coordinates,
-            placements=[axis.placement for axis in grid.axes],
-            padding=[0.0 if axis.periodic else padding for axis in grid.axes],
-        )
+    network = FNO(
+        len(signature.inputs),
+        len(signature.outputs),
+        dim=grid.dim,
+        modes=modes,
+        width=width,
+        layers=layers,
+        block=block,
+        coordinates=coordinates,
+        placements=[axis.placement for axis in grid.axes],
+        padding=[0.0 if axis.periodic else padding for axis in grid.axes],
+    )
     return NetworkSolver(network, signature, grid, recipe, any_resolution=True)

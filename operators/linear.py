@@ -8,15 +8,17 @@ V_a, V_u   leading principal components of the training inputs and outputs, orth
 lambda     chosen on the validation split from a ladder of decades times the mean variance of a component
 
 An evolution is learned as the map from one frame to the next and rolled out. Any linear operator between fields that
-the components span is found exactly. Fields are read in blocks: memory holds two blocks and the bases, never the data.
+the components span is found exactly. Fields are read in blocks: memory holds some blocks and the bases, never the data.
 The components are fields on the training grid, so that grid only is served.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -28,6 +30,7 @@ from ..pde._solver import frame_numbers
 from ..training import Budget, Callback, History, Interrupted, LearnedSolver
 
 BLOCK = 256  # fields read at a time
+RESIDENT = 512 * 2**20  # bytes of snapshots that are kept rather than read again
 # Directions with less of the leading variance than this are rounding of single-precision fields (6e-8 squared, times
 # their number), not data.
 SMALLEST_VARIANCE = 1e-12
@@ -63,9 +66,7 @@ class Linear(LearnedSolver):
         for side, channels in (("input", self.signature.inputs), ("output", self.signature.outputs)):
             expected, mean, basis = (len(channels), *self.grid.shape), state[f"{side}_mean"], state[f"{side}_basis"]
             if tuple(mean.shape) != expected or len(basis) != mean.numel():
-                raise ValueError(
-                    f"The {side} mean and basis are for fields of shape {expected}, got {tuple(mean.shape)}."
-                )
+                raise ValueError(f"The {side} mean and basis are of shape {expected} here, got {tuple(mean.shape)}.")
         sizes = (state["input_basis"].shape[1], state["output_basis"].shape[1])
         if tuple(state["matrix"].shape) != sizes or tuple(state["constant"].shape) != sizes[1:]:
             raise ValueError(f"The matrix between {sizes[0]} and {sizes[1]} components does not fit them.")
@@ -111,9 +112,7 @@ class Linear(LearnedSolver):
         """
         started = time.monotonic()
         if data.grid.shape != self.grid.shape:
-            raise ValueError(
-                f"linear was built for a grid of shape {self.grid.shape}, the data have {data.grid.shape}."
-            )
+            raise ValueError(f"linear was built for the grid {self.grid.shape}, the data are on {data.grid.shape}.")
         if validation is None or not len(validation):
             held = max(1, len(data) // 10)
             data, validation = data.subset(range(len(data) - held)), data.subset(range(len(data) - held, len(data)))
@@ -147,10 +146,10 @@ class Linear(LearnedSolver):
     def _keep(self, bases: tuple[Basis, Basis], ridge: float, weights: Tensor) -> None:
         shapes = [(len(channels), *self.grid.shape) for channels in (self.signature.inputs, self.signature.outputs)]
         values = [
-            bases[0][0].reshape(shapes[0]),
-            bases[0][1],
-            bases[1][0].reshape(shapes[1]),
-            bases[1][1],
+            bases[0].mean.reshape(shapes[0]),
+            bases[0].components,
+            bases[1].mean.reshape(shapes[1]),
+            bases[1].components,
             weights[:-1],
             weights[-1],
             torch.tensor([ridge]),
@@ -158,7 +157,13 @@ class Linear(LearnedSolver):
         self.parts = {name: value.float().contiguous() for name, value in zip(PARTS, values, strict=True)}
 
 
-Basis = tuple[Float[Tensor, " node"], Float[Tensor, "node component"]]  # mean, orthonormal components
+class Basis(NamedTuple):
+    """An affine space of fields."""
+
+    mean: Tensor  # node
+    components: Tensor  # node component, orthonormal
+
+
 Blocks = Callable[[], Iterator[Float[Tensor, "field node"]]]
 
 
@@ -172,7 +177,7 @@ class _Pairs:
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         for _, inputs, outputs in self.data.batches(self.samples):
-            if any([callback.stop() for callback in self.callbacks]):
+            if any(callback.stop() for callback in self.callbacks):
                 raise Interrupted("The regression was stopped; it starts over when run again.")
             if self.frames:
                 states = torch.cat([inputs[:, None], outputs], dim=1)
@@ -181,17 +186,22 @@ class _Pairs:
 
     def spread(self, side: int, limit: int) -> Blocks:
         """Evenly spaced fields of one side, at most ``limit``, as blocks that can be read again and again."""
-        stride = -(-len(self.data) * max(1, self.frames) // limit)
+        per_sample = max(1, self.frames)
+        total = len(self.data) * per_sample
+        chosen = torch.arange(0, total, -(-total // limit)).split(BLOCK)
 
         def read() -> Iterator[Tensor]:
-            passed = 0
-            for pair in self.blocks():
-                rows = pair[side][-passed % stride :: stride]
-                passed += len(pair[side])
-                if len(rows):
-                    yield rows
+            for numbers in chosen:
+                samples, where = (numbers // per_sample).unique(return_inverse=True)
+                if self.frames:
+                    yield self.data.trajectories(samples)[where, side + numbers % per_sample].flatten(1)
+                else:
+                    yield self.data.read(samples)[side][where].flatten(1)
 
-        return read
+        if sum(map(len, chosen)) * math.prod(self.data.grid.shape) * 4 > RESIDENT:
+            return lambda: (rows.double() for rows in read())
+        kept = list(read())
+        return lambda: (rows.double() for rows in kept)
 
 
 def principal_components(blocks: Blocks, count: int) -> Basis:
@@ -211,14 +221,14 @@ def principal_components(blocks: Blocks, count: int) -> Basis:
         components += (rows - mean).t() @ vectors[start : start + len(rows)]
         start += len(rows)
     # the directions of little variance have lost some orthogonality to rounding
-    return mean, torch.linalg.qr(components)[0]
+    return Basis(mean, torch.linalg.qr(components)[0])
 
 
 def _regress(pairs: _Pairs, bases: tuple[Basis, Basis]) -> list[tuple[float, Tensor]]:
     """(ridge, weights with the constant as last row) for every ridge of the ladder."""
-    size = bases[0][1].shape[1]
+    size, outer_size = (basis.components.shape[1] for basis in bases)
     normal = torch.zeros(size + 1, size + 1, dtype=torch.float64)
-    right = torch.zeros(size + 1, bases[1][1].shape[1], dtype=torch.float64)
+    right = torch.zeros(size + 1, outer_size, dtype=torch.float64)
     for inner, outer, _ in _coefficients(pairs, bases):
         normal += inner.t() @ inner
         right += inner.t() @ outer
@@ -241,11 +251,11 @@ def _errors(pairs: _Pairs, bases: tuple[Basis, Basis], candidates: Sequence[Tens
 
 def _coefficients(pairs: _Pairs, bases: tuple[Basis, Basis]) -> Iterator[tuple[Tensor, Tensor, tuple[Tensor, Tensor]]]:
     """Coefficients of inputs (with a column of ones) and of outputs; what outputs have beyond them, and their norms."""
-    (input_mean, input_basis), (output_mean, output_basis) = bases
+    source, target = bases
     for inputs, outputs in pairs.blocks():
-        inner = (inputs - input_mean) @ input_basis
-        outer = (outputs - output_mean) @ output_basis
-        beyond = (outputs - output_mean - outer @ output_basis.t()).square().sum(dim=1)
+        inner = (inputs - source.mean) @ source.components
+        outer = (outputs - target.mean) @ target.components
+        beyond = (outputs - target.mean - outer @ target.components.t()).square().sum(dim=1)
         norm = outputs.square().sum(dim=1).sqrt().clamp_min(torch.finfo(torch.float64).tiny)
         yield torch.cat([inner, torch.ones(len(inner), 1, dtype=inner.dtype)], dim=1), outer, (beyond, norm)
 

@@ -1,7 +1,7 @@
-r"""U-Net: convolutions on a pyramid of grids with skips across (Ronneberger et al. 2015), residual and group-normalised.
+r"""U-Net: convolutions on a pyramid of grids with skips across, residual and group-normalised.
 
-One level of the pyramid is a residual block, then half as many nodes and twice the channels; the way back up mirrors
-it and joins the fields of the same level from the way down:
+One level of the pyramid (Ronneberger et al. 2015) is a residual block, then half as many nodes and twice the channels;
+the way back up mirrors it and joins the fields of the same level from the way down:
 
     block   v + N(S(sigma N(S v))), then sigma       S: 3-wide convolution, N: group norm, sigma: GELU
     down    mean of each pair of nodes an axis, n -> ceil(n/2); an odd axis first repeats one node, on a periodic axis
@@ -9,12 +9,14 @@ it and joins the fields of the same level from the way down:
     up      transposed convolution 2 wide with stride 2, cropped to the size on the way down
 
 So every size works. The boundary condition lives in the padding of S: circular on periodic axes, zeros at Dirichlet
-walls, reflection at Neumann walls, the last value at outflow. On a torus whose sizes are multiples of 2^levels the
-network commutes with shifts by 2^levels nodes. Stencils are tied to the node spacing: the training grid only is served.
+walls, reflection at Neumann walls, the last value at outflow. Positions are appended to the inputs (on periodic axes
+cos and sin of 2 pi x, which are periodic too); without them, on a torus whose sizes are multiples of 2^levels, the
+network commutes with shifts by 2^levels nodes. Stencils are tied to the node spacing: only the training grid is served.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -27,6 +29,7 @@ from ..pde import Grid, Problem
 from ..training import NetworkSolver, Preset, Recipe
 from ..training._learned import coarse_grid
 from ._multigrid import Padding, PadMode, Stencil
+from .fno import Placement, positions
 
 # dim -> (transposed convolution, mean over blocks)
 _BY_DIM = {
@@ -67,9 +70,11 @@ class UNet(nn.Module):
     padding   one mode per axis
     """
 
-    def __init__(self, c_in: int, c_out: int, *, width: int = 16, levels: int = 3, padding: Padding) -> None:
+    def __init__(
+        self, c_in: int, c_out: int, *, width: int = 16, levels: int = 3, padding: Padding, coordinates: bool = True
+    ) -> None:
         super().__init__()
-        self.dim, self.padding = len(padding), padding
+        self.dim, self.padding, self.coordinates = len(padding), padding, coordinates
         if self.dim not in _BY_DIM or width < 1 or levels < 1:
             raise ValueError(
                 f"UNet needs 1 to 3 axes, width and levels of at least 1; got padding {padding}, width {width}, "
@@ -77,25 +82,28 @@ class UNet(nn.Module):
             )
         transposed = _BY_DIM[self.dim][0]
         channels = [width * 2**j for j in range(levels + 1)]
-        pairs = list(zip(channels, channels[1:], strict=False))
+        pairs = list(itertools.pairwise(channels))
 
         def block(before: int, after: int) -> Block:
             return Block(before, after, dim=self.dim, padding=padding)
 
-        self.lift = block(c_in, width)
+        self.lift = block(c_in + coordinates * sum(1 + (mode == "circular") for mode in padding), width)
         self.down = nn.ModuleList(block(fine, coarse) for fine, coarse in pairs)
         self.up = nn.ModuleList(transposed(coarse, fine, 2, stride=2) for fine, coarse in pairs)
         self.join = nn.ModuleList(block(2 * fine, fine) for fine, _ in pairs)
         self.project = Stencil(width, c_out, dim=self.dim, padding=padding, bias=True)
 
     def forward(self, values: Float[Tensor, "batch c_in *space"]) -> Float[Tensor, "batch c_out *space"]:
+        if self.coordinates:
+            where = features(tuple(values.shape[2:]), self.padding, values)
+            values = torch.cat([values, where.expand(len(values), *where.shape)], dim=1)
         levels = [self.lift(values)]
         for down in self.down:
             levels.append(down(self._halve(levels[-1])))
         values = levels.pop()
         for up, join in zip(reversed(self.up), reversed(self.join), strict=True):
             fine = levels.pop()
-            raised = up(values)[(..., *(slice(n) for n in fine.shape[2:]))]
+            raised = up(values)[(..., *[slice(n) for n in fine.shape[2:]])]
             values = join(torch.cat([raised, fine], dim=1))
         return self.project(values)
 
@@ -107,10 +115,19 @@ class UNet(nn.Module):
         return _BY_DIM[self.dim][1](values, 2)
 
 
-def smallest_size(levels: int, padding: Sequence[PadMode]) -> int:
-    """Nodes an axis needs so that the coarsest grid holds the padding: 2 with reflection, else 1."""
-    least = 2 if "reflect" in padding else 1
-    return (least - 1) * 2**levels + 1
+def features(space: tuple[int, ...], padding: Sequence[PadMode], like: Tensor) -> Float[Tensor, "feature *space"]:
+    """Positions as fields: cos and sin of 2 pi x on periodic axes, 2 x - 1 from wall to wall on others."""
+    placements: tuple[Placement, ...] = tuple("left" if mode == "circular" else "ends" for mode in padding)
+    fields = []
+    for x, mode in zip(positions(space, placements, like.dtype, like.device), padding, strict=True):
+        angle = 2 * math.pi * x
+        fields += [angle.cos(), angle.sin()] if mode == "circular" else [2 * x - 1]
+    return torch.stack(fields)
+
+
+def smallest_size(levels: int) -> int:
+    """Nodes an axis needs so that the coarsest grid has two: one could neither be reflected nor normalised."""
+    return 2**levels + 1
 
 
 PRESETS: dict[tuple[str, str], Preset] = {
@@ -124,21 +141,30 @@ def build(
     *,
     width: int = 16,
     levels: int = 3,
+    coordinates: bool = True,
     recipe: Recipe = Recipe(),  # noqa: B008 - frozen
 ) -> NetworkSolver:
     """A U-Net for this problem and grid.
 
-    width    channels on the finest level; each coarser one has twice as many
-    levels   how often the grid is halved
+    width         channels on the finest level; each coarser one has twice as many
+    levels        how often the grid is halved
+    coordinates   append the position to the inputs
     """
     working = coarse_grid(grid, recipe.coarsen)
     padding = tuple(_PAD_OF[axis.boundary[0]] for axis in grid.axes)
-    needed = smallest_size(levels, padding)
+    needed = smallest_size(levels)
     if min(working.shape) < needed:
         raise ValueError(
             f"unet with {levels} levels needs at least {needed} nodes an axis, it would work on {working.shape}; "
             f"the smallest grid that works has {needed * recipe.coarsen}. Or use fewer --model.levels."
         )
     signature = problem.signature
-    network = UNet(len(signature.inputs), len(signature.outputs), width=width, levels=levels, padding=padding)
+    network = UNet(
+        len(signature.inputs),
+        len(signature.outputs),
+        width=width,
+        levels=levels,
+        padding=padding,
+        coordinates=coordinates,
+    )
     return NetworkSolver(network, signature, grid, recipe)

@@ -15,12 +15,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
 
-from ._etdrk import Method, Nonlinear, Step, exponential_step
+from ._etdrk import Method, Step, exponential_step
 from ._grid import Grid
 from ._problem import Signature
 from ._solver import Solver, SolverError, check_fields, check_times
@@ -34,8 +33,10 @@ STABLE = 2.8
 # Step counts a block: few values, so that the coefficients of a step length are computed once and reused.
 STEP_COUNTS = tuple(sorted({round(2 ** (i / 12)) for i in range(12, 97)}))
 LONGEST_BLOCK = 64  # steps between two choices of the step length
-TOO_MANY = 2**20  # steps a frame: the solution is blowing up
+TOO_MANY = 2**24  # steps a frame, were all as short as the one asked for: the solution is blowing up
+SMALLEST_SHARE = 1 / 64  # of the tolerance for a block, however short: what a rough start takes, it damps again
 PRUDENCE = 1.08  # more steps than the estimate says, so that the next block rarely has to be tried twice
+FURTHEST = 4  # times as many steps in one try: before a stiff transient is resolved, errors fall not as dt^5 but slower
 ROUND_OFF = 16 * torch.finfo(torch.float64).eps  # a smaller difference of two results says nothing
 CPU_CHUNK = 2**15  # nodes advanced together: measured fastest at 64² (8 samples), where a field stays in the L2 cache
 GPU_CHUNK = 2**23
@@ -55,14 +56,16 @@ class Semilinear(ABC):
     def symbol(self, modes: Modes) -> Tensor:
         """L per mode, of shape ``*modes`` or ``channel *modes``, real or complex."""
 
-    def nonlinear(self, spectrum: Tensor, modes: Modes) -> Tensor | None:
-        """N as a spectrum, zero outside ``modes.kept``, as is the spectrum that comes in.
+    def nonlinear(self, spectrum: Tensor, modes: Modes) -> Tensor:
+        """N as a spectrum, zero outside ``modes.kept``, as is the spectrum that comes in."""
+        return torch.zeros_like(spectrum)
 
-        None for a linear equation, which is then solved exactly in one step.
-        """
-        return None
+    @property
+    def linear(self) -> bool:
+        """Whether N = 0: such an equation is solved exactly, in one step."""
+        return type(self).nonlinear is Semilinear.nonlinear
 
-    def speed(self, spectrum: Tensor, modes: Modes) -> float:
+    def top_speed(self, spectrum: Tensor, modes: Modes) -> float:
         """Largest advection speed in the batch, for the CFL condition; 0 where advection plays no part."""
         return 0.0
 
@@ -133,11 +136,10 @@ class PeriodicEvolution(Solver):
     def _solve(self, state: Tensor, grid: Grid, times: tuple[float, ...], first: int, outputs: Tensor) -> None:
         every, modes = modes_of(grid, state), modes_of(grid, state, truncated=True)
         spectrum = every.forward(state)
-        low = modes.forward(state) * modes.kept
-        if self.equation.nonlinear(low[:1], modes) is None:
-            march = None
-        else:
-            march = _March(low, modes, first, now=0.0, speed=self.equation.speed(low, modes))
+        march = None
+        if not self.equation.linear:
+            low = modes.forward(state) * modes.kept
+            march = _March(low, modes, first, now=0.0, speed=self.equation.top_speed(low, modes))
             spectrum = spectrum * (1 - every.kept)
         symbol = self.equation.symbol(every)
         for i, time in enumerate(times):
@@ -169,6 +171,8 @@ class PeriodicEvolution(Solver):
                 continue
             done += 1
             march.now = start + duration * done / parts
+            while done % 2 == 0 and self._planned(march, 2 * duration / parts) <= LONGEST_BLOCK // 2:
+                parts, done = parts // 2, done // 2
             count = self._planned(march, duration / parts)
         march.now = time
 
@@ -181,7 +185,7 @@ class PeriodicEvolution(Solver):
                 f"{duration / count * STABLE / cfl:.3g}. Leave step unset to have it chosen."
             )
         march.spectrum = self._run(march, march.spectrum, duration / count, count)
-        march.speed = self.equation.speed(march.spectrum, march.modes)
+        march.speed = self.equation.top_speed(march.spectrum, march.modes)
 
     def _cfl(self, march: _March, dt: float) -> float:
         return march.speed * max(march.modes.highest) * dt
@@ -200,7 +204,7 @@ class PeriodicEvolution(Solver):
         if needed > count:
             return needed
         spectrum = self._run(march, spectrum, dt, count - 2)
-        speed = self.equation.speed(spectrum, march.modes)
+        speed = self.equation.top_speed(spectrum, march.modes)
         if not speed * max(march.modes.highest) * dt <= STABLE:
             return _listed(2 * count)
         march.spectrum, march.speed = spectrum, speed
@@ -214,19 +218,19 @@ class PeriodicEvolution(Solver):
         march.worst = march.first + int(error.argmax())
         largest = float(error.max())
         if not math.isfinite(largest):
-            return _listed(4 * count)
+            return _listed(FURTHEST * count)
         if largest < ROUND_OFF:
             march.rate = 0.0
             return count
         # of the local error C dt^5 the difference shows (2^5 - 2) C dt^5; over the block errors add up to C dt^4
-        allowed = self.tolerance * duration / self.equation.signature.spacing
+        allowed = self.tolerance * max(duration / self.equation.signature.spacing, SMALLEST_SHARE)
         exact = count * (count * largest / (2 ** (ORDER + 1) - 2) / allowed) ** (1 / ORDER)
         march.rate = PRUDENCE * exact / duration
-        return count if exact <= count else _listed(math.ceil(PRUDENCE * exact))
+        return count if exact <= count else _listed(math.ceil(min(PRUDENCE * exact, FURTHEST * count)))
 
     def _run(self, march: _March, spectrum: Tensor, dt: float, count: int) -> Tensor:
         step = self._step_of(march.modes, dt)
-        nonlinear = cast(Nonlinear, functools.partial(self.equation.nonlinear, modes=march.modes))  # not None here
+        nonlinear = functools.partial(self.equation.nonlinear, modes=march.modes)
         for _ in range(count):
             spectrum = step(spectrum, nonlinear)
         self.steps_taken += count
@@ -253,17 +257,44 @@ class OnCoarserGrid(Solver):
 
 
 def coarse_ladder(
-    equation: Semilinear, grid: Grid, *, tolerances: Sequence[float] = (1e-1, 1e-2, 1e-3, 1e-4)
+    equation: Semilinear, grid: Grid, *, tolerances: Sequence[float] = (1e-1, 1e-3, 1e-5), smallest: int = 8
 ) -> Mapping[str, Solver]:
-    """The pseudo-spectral solver on coarser grids and looser tolerances, cheap to dear, each serving ``grid``."""
+    """The pseudo-spectral solver on coarser grids and looser tolerances, cheap to dear, each serving ``grid``.
+
+    ``smallest`` is the least number of nodes an axis on which the equation makes sense.
+    """
     ladder: dict[str, Solver] = {}
     for divisor in (4, 3, 2, 1):
-        shape = tuple(max(8, 2 * round(n / divisor / 2)) for n in grid.shape)
+        shape = tuple(min(n, max(smallest, 2 * round(n / divisor / 2))) for n in grid.shape)
         label = "x".join(str(n) for n in shape)
+        if equation.linear:
+            ladder[f"spectral {label}"] = OnCoarserGrid(PeriodicEvolution(equation), shape)
+            continue
         for tolerance in tolerances:
             solver = PeriodicEvolution(equation, tolerance=tolerance)
             ladder[f"spectral {label} tol {tolerance:g}"] = OnCoarserGrid(solver, shape)
     return ladder
+
+
+def check_positive(**values: int | float) -> None:
+    """Refuse parameters that are not positive, finite numbers."""
+    for name, value in values.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive and finite, got {value}.")
+
+
+def check_not_negative(**values: int | float) -> None:
+    """Refuse parameters that are negative or not finite."""
+    for name, value in values.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be at least 0 and finite, got {value}.")
+
+
+def check_box(grid: Grid, dim: int, problem: str) -> Grid:
+    """Refuse a grid of the wrong dimension."""
+    if grid.dim != dim:
+        raise ValueError(f"{problem} is posed in {dim} dimension(s); got a resolution for {grid.dim}: {grid.shape}.")
+    return grid
 
 
 def _listed(count: int) -> int:

@@ -25,7 +25,7 @@ import torch
 from torch import Generator, Tensor
 
 from ._grid import Grid
-from ._periodic import PeriodicEvolution, Semilinear, coarse_ladder
+from ._periodic import PeriodicEvolution, Semilinear, check_box, check_not_negative, check_positive, coarse_ladder
 from ._problem import Channel, Problem, Setup, Signature
 from ._random_fields import periodic_field
 from ._solver import Solver
@@ -59,12 +59,14 @@ class NavierStokes(Problem, Semilinear):
     }
 
     def __post_init__(self) -> None:
-        if not self.viscosity >= 0:
-            raise ValueError(f"viscosity must be at least 0, got {self.viscosity}.")
+        check_not_negative(viscosity=self.viscosity, drag=self.drag, tau=self.tau)
+        check_positive(frames=self.frames, spacing=self.spacing)
         if self.forcing not in ("fno", "kolmogorov", "none"):
             raise ValueError(f"forcing is 'fno', 'kolmogorov' or 'none', got {self.forcing!r}.")
-        if self.drag < 0:
-            raise ValueError(f"drag must be at least 0, got {self.drag}.")
+        if self.wavenumber < 1:
+            raise ValueError(f"wavenumber is a whole number, at least 1; got {self.wavenumber}.")
+        if not 1 < self.alpha < math.inf:
+            raise ValueError(f"alpha must be above 1, or w(0) has no finite variance; got {self.alpha}.")
 
     @property
     def signature(self) -> Signature:
@@ -73,7 +75,7 @@ class NavierStokes(Problem, Semilinear):
 
     def grid(self, resolution: int | Sequence[int]) -> Grid:
         side = 2 * math.pi if self.forcing == "kolmogorov" else 1.0
-        return Grid.box(resolution, dim=2, upper=side, unit="m")
+        return check_box(Grid.box(resolution, dim=2, upper=side, unit="m"), 2, "navier_stokes")
 
     def sample(self, count: int, grid: Grid, *, generator: Generator) -> Tensor:
         return periodic_field(count, grid, alpha=self.alpha, tau=self.tau, generator=generator)[:, None]
@@ -83,13 +85,18 @@ class NavierStokes(Problem, Semilinear):
         return PeriodicEvolution(self, **accuracy)
 
     def ladder(self, grid: Grid) -> Mapping[str, Solver]:
-        return coarse_ladder(self, grid)
+        return coarse_ladder(self, grid, smallest=max(8, 3 * self._forced_mode + 1))
+
+    @property
+    def _forced_mode(self) -> int:
+        """Largest mode number of the forcing; a grid keeps it if it has more than three times as many nodes."""
+        return {"fno": 1, "kolmogorov": self.wavenumber, "none": 0}[self.forcing]
 
     def symbol(self, modes: Modes) -> Tensor:
         return -self.viscosity * modes.k2 - self.drag
 
     def nonlinear(self, spectrum: Tensor, modes: Modes) -> Tensor:
-        flow = _flow(self.forcing, self.wavenumber, modes)
+        flow = _flow(self.forcing, self._forced_mode, modes)
         u, v = modes.inverse(flow.to_velocity * spectrum).unbind(dim=1)
         products = u.new_empty(len(u), 2, *u.shape[1:])
         torch.mul(u, v, out=products[:, 0])
@@ -99,9 +106,9 @@ class NavierStokes(Problem, Semilinear):
 
     def velocity(self, spectrum: Tensor, modes: Modes) -> Tensor:
         """Velocity (u, v) at the nodes from the kept modes of the vorticity: ``batch 2 *space``."""
-        return modes.inverse(_flow(self.forcing, self.wavenumber, modes).to_velocity * spectrum)
+        return modes.inverse(_flow(self.forcing, self._forced_mode, modes).to_velocity * spectrum)
 
-    def speed(self, spectrum: Tensor, modes: Modes) -> float:
+    def top_speed(self, spectrum: Tensor, modes: Modes) -> float:
         """Largest abs(u) + abs(v): the two directions add up in the advective limit."""
         u, v = self.velocity(spectrum, modes).unbind(dim=1)
         return float(u.abs_().add_(v.abs_()).max())
@@ -118,24 +125,29 @@ class _Flow:
 
 
 @functools.lru_cache(maxsize=16)
-def _flow(forcing: Forcing, wavenumber: int, modes: Modes) -> _Flow:
+def _flow(forcing: Forcing, mode: int, modes: Modes) -> _Flow:
+    if 3 * mode >= min(modes.grid.shape):
+        raise ValueError(
+            f"The forcing has mode number {mode}, which takes more than {3 * mode} nodes an axis; "
+            f"got a grid of {modes.grid.shape}."
+        )
     ikx, iky = modes.ik
     inverse = -modes.inverse_laplacian * modes.kept
     return _Flow(
         to_velocity=torch.stack([iky * inverse, -ikx * inverse]),
         of_uv=(iky**2 - ikx**2) * modes.kept,
         of_squares=-ikx * iky * modes.kept,
-        forcing=_forcing_spectrum(forcing, wavenumber, modes),
+        forcing=_forcing_spectrum(forcing, mode, modes),
     )
 
 
-def _forcing_spectrum(forcing: Forcing, wavenumber: int, modes: Modes) -> Tensor:
+def _forcing_spectrum(forcing: Forcing, mode: int, modes: Modes) -> Tensor:
     x, y = modes.grid.mesh(dtype=modes.k2.dtype, device=modes.k2.device)
     if forcing == "fno":
         phase = 2 * math.pi * (x + y)
         values = 0.1 * (torch.sin(phase) + torch.cos(phase))
     elif forcing == "kolmogorov":
-        values = -wavenumber * torch.cos(wavenumber * y)
+        values = -mode * torch.cos(mode * y)
     else:
         values = torch.zeros_like(x)
     return modes.forward(values) * modes.kept

@@ -6,10 +6,18 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import sys
+import types
+
+from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
-# shape annotations are checked in tests and cost users nothing
-_HOOK = install_import_hook("resolvent", "beartype.beartype")
+# Shape annotations are checked in tests and cost users nothing. An int is a float here, as for type checkers; the hook
+# takes its checker by name, so it gets a module of its own.
+_CHECKER = types.ModuleType("resolvent_typechecker")
+_CHECKER.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # type: ignore[attr-defined]
+sys.modules[_CHECKER.__name__] = _CHECKER
+_HOOK = install_import_hook("resolvent", "resolvent_typechecker.check")
 
 import pytest
 import torch

@@ -25,7 +25,8 @@ def test_the_listed_packages_are_the_folders_on_disk() -> None:
 
 
 def test_every_dependency_is_pinned_in_the_constraints() -> None:
-    pins = {line.partition("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = {line.partition("==")[0].lower().replace("_", "-") for line in lines if "==" in line}
     project = configuration()["project"]
     named = project["dependencies"] + project["optional-dependencies"]["test"] + project["optional-dependencies"]["dev"]
     wanted = {text.split(">=")[0].split("[")[0].strip().lower().replace("_", "-") for text in named} - {"resolvent"}
@@ -34,7 +35,8 @@ def test_every_dependency_is_pinned_in_the_constraints() -> None:
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
-    code = "import resolvent, sys; print([m for m in ('torch', 'numpy', 'scipy', 'xarray', 'matplotlib') if m in sys.modules])"
+    heavy = ("torch", "numpy", "scipy", "xarray", "matplotlib")
+    code = f"import resolvent, sys; print([m for m in {heavy} if m in sys.modules])"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
     assert output.stdout.strip() == "[]"
 

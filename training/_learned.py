@@ -214,7 +214,7 @@ class NetworkSolver(LearnedSolver):
 
     def _check_data(self, data: Dataset) -> None:
         if data.grid.shape != self.grid.shape:
-            raise ValueError(f"The model was built for a grid of shape {self.grid.shape}, the data have {data.grid.shape}.")
+            raise ValueError(f"The model was built for a grid {self.grid.shape}, the data have {data.grid.shape}.")
         if not len(data):
             raise ValueError("The training split is empty.")
 
@@ -237,7 +237,7 @@ def coarse_grid(grid: Grid, factor: int) -> Grid:
     if factor == 1:
         return grid
     if not grid.periodic:
-        raise ValueError(f"train.coarsen is for periodic grids; this one has walls. Use --train.coarsen 1, not {factor}.")
+        raise ValueError(f"train.coarsen is for periodic grids and this one has walls: use 1, not {factor}.")
     if any(n % factor for n in grid.shape):
         raise ValueError(f"train.coarsen must divide the grid {grid.shape}, got {factor}.")
     return grid.at([n // factor for n in grid.shape])

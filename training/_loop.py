@@ -210,7 +210,8 @@ class Trainer:
     # ------------------------------------------------------------------ checkpoints
 
     def _housekeeping(self) -> None:
-        stop = any([callback.stop() for callback in self.callbacks])
+        asked = [callback.stop() for callback in self.callbacks]  # each is asked, none is skipped
+        stop = any(asked)
         if self.checkpoint is not None and (stop or time.monotonic() - self.saved > CHECKPOINT_SECONDS):
             self._save()
         if stop:

@@ -46,7 +46,7 @@ class Normalizer(nn.Module):
             raise ValueError("Cannot fit a normaliser on an empty training split.")
         mean = total / count
         std = (squares / count - mean.square()).clamp_min(0).sqrt()
-        self.mean.copy_((mean.reshape(self.mean.shape) + shift.reshape(self.mean.shape)))
+        self.mean.copy_(mean.reshape(self.mean.shape) + shift.reshape(self.mean.shape))
         self.std.copy_(torch.where(std > SMALLEST, std, 1.0).reshape(self.std.shape))
 
     def forward(self, values: Tensor) -> Tensor:

@@ -49,7 +49,8 @@ def relative_h1_difference(
     prediction: Float[Tensor, "batch channel *space"], truth: Float[Tensor, "batch channel *space"], grid: Grid
 ) -> Float[Tensor, " batch"]:
     r"""Finite-difference flavour: :math:`\|u\|^2 + \|\nabla u\|^2` with central differences, wrapped on periodic axes
-    and one-sided at walls, in physical units."""
+    and one-sided at walls, in physical units.
+    """
     return _difference_h1(prediction - truth, grid) / _difference_h1(truth, grid)
 
 

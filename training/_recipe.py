@@ -22,14 +22,14 @@ class Recipe:
     weight_decay    decoupled (AdamW)
     schedule        cosine (10 % linear warm-up), one_cycle (``rise`` of the time up, then down), constant
     rise            share of the training spent raising the learning rate
-    objective       relative_l2; relative_h1 (Fourier flavour, periodic); relative_h1_difference (one-sided at walls); mean_square
-    normalise       statistics of the training split: channel (keeps other grids servable), pointwise, none
+    objective       relative_l2, relative_h1 (Fourier, periodic), relative_h1_difference (any grid), mean_square
+    normalise       by statistics of the training split: channel (any grid), pointwise (this grid), none
     clip            largest gradient norm; 0 switches clipping off
     patience        stop after this many epochs without a better validation error; 0 never
     unroll          frames rolled out inside the objective (evolutions)
     noise           standard deviation, in units of the normalised field, of noise on the inputs
     increment       evolutions: the network predicts the change of state instead of the next state
-    coarsen         periodic grids: learn on a grid coarser by this factor, by exact Fourier restriction and interpolation
+    coarsen         periodic grids: learn on a grid coarser by this factor (exact Fourier restriction)
     precision       bfloat16 runs matrix products and convolutions in bfloat16, spectral parts stay float32
     validate_every  epochs between validations
     seed            order of pairs, noise, and the initial weights

@@ -30,7 +30,9 @@ class Windows:
         self.data, self.prepare, self.unroll = data, prepare, unroll
         frames = data.signature.frames
         if frames and unroll > frames:
-            raise ValueError(f"train.unroll is {unroll}, but the trajectories have only {frames} frames after the first.")
+            raise ValueError(
+                f"train.unroll is {unroll}, but the trajectories have only {frames} frames after the first."
+            )
         self.per_sample = frames + 1 - unroll if frames else 1
         # the prepared size is not known before preparing, so the raw size decides
         self.block = max(1, min(len(data), int(limit * len(data) / max(1, data.nbytes))))

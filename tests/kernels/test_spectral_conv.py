@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from itertools import product
 
 import pytest
@@ -15,6 +16,7 @@ from resolvent.kernels.spectral_conv import (
 )
 from torch import Tensor
 
+spectral_module = sys.modules["resolvent.kernels.spectral_conv"]  # kernels exports the function under this name
 FORMS = [spectral_conv_reference, spectral_conv_products]
 CASES = [pytest.param(case, id=case.name) for case in cases()]
 SMALL = [param for param in CASES if param.values[0].inputs.numel() < 5000]
@@ -33,7 +35,7 @@ def by_definition(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor
     for k in product(*axes):
         wave = torch.exp(2j * math.pi * sum(ki * xi for ki, xi in zip(k, mesh, strict=True)))
         spectrum = (inputs * wave.conj()).flatten(2).mean(dim=2)
-        index = tuple(ki + m // 2 for ki, m in zip(k[:-1], modes[:-1], strict=True)) + (k[-1],)
+        index = (*(ki + m // 2 for ki, m in zip(k[:-1], modes[:-1], strict=True)), k[-1])
         once = k[-1] == 0 or 2 * k[-1] == space[-1]
         mixed = spectrum @ weight[(slice(None), slice(None), *index)]
         total += (1.0 if once else 2.0) * (mixed[(..., *(None,) * len(space))] * wave).real
@@ -152,7 +154,7 @@ def test_finer_inputs_give_the_same_outputs_at_common_nodes(form, coarse, fine):
 def test_it_commutes_with_translation(form, sizes):
     generator = torch.Generator().manual_seed(8)
     inputs = torch.randn(2, 2, *sizes, dtype=torch.float64, generator=generator)
-    modes = (5, 4, 4)[: len(sizes) - 1] + (3,)
+    modes = (*(5, 4)[: len(sizes) - 1], 3)
     weight = torch.randn(2, 3, *modes, dtype=torch.complex128, generator=generator)
     dims = tuple(range(2, inputs.ndim))
     shifts = (1, 3, 2)[: len(sizes)]
@@ -173,6 +175,17 @@ def test_computes_in_the_wider_precision_also_under_autocast():
     assert torch.equal(wide, exact)
 
 
+@pytest.mark.parametrize(
+    ("modes", "chosen"), [((64, 33), "spectral_conv_products"), ((64, 65), "spectral_conv_reference")]
+)
+def test_dispatch_takes_products_for_few_modes_only(modes, chosen, monkeypatch):
+    called = []
+    for form in FORMS:
+        monkeypatch.setattr(spectral_module, form.__name__, lambda *a, name=form.__name__: called.append(name) or a[0])
+    spectral_conv(torch.zeros(1, 1, 128, 128), torch.zeros(1, 1, *modes, dtype=torch.complex64))
+    assert called == [chosen]
+
+
 def test_first_call_under_inference_mode_leaves_later_gradients_alone():
     """The transforms are cached; one made under inference mode must still serve autograd."""
     inputs = torch.randn(1, 1, 22, 26, generator=torch.Generator().manual_seed(1))
@@ -188,4 +201,4 @@ def test_refuses_modes_beyond_the_grid_and_unfit_shapes():
     with pytest.raises(ValueError, match=r"keeps \(9, 5\) modes an axis, but a grid of \(8, 16\)"):
         spectral_conv(torch.zeros(1, 2, 8, 16), weight)
     with pytest.raises(ValueError, match="1 to 3 directions"):
-        spectral_conv(torch.zeros(1, 3, 16, 16), weight)
+        spectral_conv(torch.zeros(1, 2, 16, 16), weight, output_shape=(16,))

@@ -32,7 +32,9 @@ def test_parameters_of_the_published_darcy_model() -> None:
 
 def test_parameters_of_the_published_navier_stokes_model() -> None:
     cycle = Cycle(steps=((1, 0),) * 3 + ((2, 0),) * 2, padding=CIRCULAR)
-    model = MgNO(1, 1, Grid.box(64, dim=2), width=32, layers=5, cycle=cycle, skip=False, bias="inside", norm="prolongation")
+    model = MgNO(
+        1, 1, Grid.box(64, dim=2), width=32, layers=5, cycle=cycle, skip=False, bias="inside", norm="prolongation"
+    )
     assert count(model) == 2_885_194
     assert sum(count(m) for m in model.modules() if isinstance(m, nn.LayerNorm)) == 1_740_800
 
@@ -113,7 +115,9 @@ def textbook(n: int, steps: list[tuple[int, int]]) -> VCycle:
 def test_with_textbook_weights_it_is_the_textbook_cycle(steps: tuple[int, int]) -> None:
     f = torch.randn(2, 1, 31, 31, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     schedule = [steps] * 4
-    torch.testing.assert_close(textbook(31, schedule)(f), hand_written_cycle(f, 1 / 32, schedule), rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(
+        textbook(31, schedule)(f), hand_written_cycle(f, 1 / 32, schedule), rtol=1e-12, atol=1e-13
+    )
 
 
 @pytest.mark.parametrize(("steps", "contraction"), [((1, 0), 0.585), ((1, 1), 0.359), ((2, 2), 0.181)], ids=str)

@@ -32,7 +32,9 @@ RECIPE = Recipe(epochs=30, batch=4, learning_rate=0.05, weight_decay=0.0, seed=3
 
 def solver_for(data: Dataset, recipe: Recipe = RECIPE, width: int = 1) -> NetworkSolver:
     torch.manual_seed(recipe.seed)
-    network = nn.Conv2d(1, 1, 1) if width == 1 else nn.Sequential(nn.Conv2d(1, width, 1), nn.GELU(), nn.Conv2d(width, 1, 1))
+    network = (
+        nn.Conv2d(1, 1, 1) if width == 1 else nn.Sequential(nn.Conv2d(1, width, 1), nn.GELU(), nn.Conv2d(width, 1, 1))
+    )
     return NetworkSolver(network, data.signature, data.grid, recipe, any_resolution=True)
 
 
@@ -106,7 +108,9 @@ def test_streaming_in_blocks_sees_every_window_once_and_resumes_alike(decay: Dat
     windows = Windows(decay, lambda fields: fields, limit=decay.nbytes // 4)
     assert windows.block == 3
     batches = list(windows.batches(5, torch.Generator().manual_seed(0)))
-    seen = torch.cat([torch.stack([inputs.flatten(1).sum(1), targets.flatten(1).sum(1)]) for _, inputs, targets in batches], 1)
+    seen = torch.cat(
+        [torch.stack([inputs.flatten(1).sum(1), targets.flatten(1).sum(1)]) for _, inputs, targets in batches], 1
+    )
     whole = Windows(decay, lambda fields: fields)
     everything = [torch.stack([i.flatten(1).sum(1), t.flatten(1).sum(1)]) for _, i, t in whole.batches(1000)]
     torch.testing.assert_close(seen.T.sort(0).values, torch.cat(everything, 1).T.sort(0).values)
@@ -147,7 +151,9 @@ def test_early_stopping_keeps_the_best_epoch(doubling: Dataset) -> None:
     errors = [row["validation"] for row in history.rows]
     assert history.best_epoch == errors.index(min(errors)) + 1
     inputs, outputs = doubling.read(range(24))
-    assert float(relative_l2(solver(inputs, doubling.grid), outputs, doubling.grid).mean()) == pytest.approx(min(errors), rel=1e-4)
+    assert float(relative_l2(solver(inputs, doubling.grid), outputs, doubling.grid).mean()) == pytest.approx(
+        min(errors), rel=1e-4
+    )
 
 
 class Exploding(nn.Module):
@@ -184,14 +190,19 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(doubling: Dataset, tmp_path:
 
 @pytest.mark.parametrize("kind", ["channel", "pointwise"])
 def test_normalised_fields_have_mean_0_and_deviation_1_whatever_the_batches(kind: str) -> None:
-    values = 1e4 + torch.randn(40, 2, 6, 5, generator=torch.Generator().manual_seed(1)) * torch.tensor([1.0, 3.0])[:, None, None]
+    values = (
+        1e4
+        + torch.randn(40, 2, 6, 5, generator=torch.Generator().manual_seed(1)) * torch.tensor([1.0, 3.0])[:, None, None]
+    )
     normalizer = Normalizer(2, (6, 5), kind)  # type: ignore[arg-type]
     normalizer.fit(values.split(7))
     axes = (0,) if kind == "pointwise" else (0, 2, 3)
     scaled = normalizer(values)
     # the mean 1e4 has float32 spacing 1e-3, a thousandth of the deviation
     torch.testing.assert_close(scaled.mean(dim=axes), torch.zeros_like(scaled.mean(dim=axes)), rtol=0, atol=2e-3)
-    torch.testing.assert_close(scaled.std(dim=axes, correction=0), torch.ones_like(scaled.mean(dim=axes)), rtol=2e-3, atol=0)
+    torch.testing.assert_close(
+        scaled.std(dim=axes, correction=0), torch.ones_like(scaled.mean(dim=axes)), rtol=2e-3, atol=0
+    )
     torch.testing.assert_close(normalizer.inverse(scaled), values, rtol=1e-6, atol=0)
 
 
