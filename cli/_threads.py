@@ -20,4 +20,6 @@ def use_threads(count: int | None) -> None:
     if count is not None and count < 1:
         raise ValueError(f"--threads must be at least 1, got {count}.")
     fixed = os.environ.get("OMP_NUM_THREADS")
-    torch.set_num_threads(count or (int(fixed) if fixed and fixed.isdigit() and int(fixed) else max(1, available_cores() - 1)))
+    torch.set_num_threads(
+        count or (int(fixed) if fixed and fixed.isdigit() and int(fixed) else max(1, available_cores() - 1))
+    )

@@ -71,7 +71,7 @@ def load_blueprint(folder: Path) -> Blueprint:
 
 
 def load_model(folder: Path, device: torch.device | str = "cpu") -> tuple[Blueprint, Solver]:
-    """The fitted solver of a run folder. Raises :class:`DamagedModel` for anything that is not exactly what was saved."""
+    """The fitted solver of a run folder. Raises :class:`DamagedModel` for anything but exactly what was saved."""
     values, sha256 = _description(folder)
     blueprint = Blueprint(**values)
     path = folder / "model.safetensors"

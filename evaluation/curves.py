@@ -47,8 +47,8 @@ def error_by_wavenumber(
     Time and channels are averaged. A prediction that is not finite has infinite error energy in every shell.
     """
     prediction, truth = doubles(prediction, truth, grid)
-    error = torch.nan_to_num(prediction - truth)
-    return _shells(grid), scored(_by_shell(error, grid), prediction, truth), _by_shell(truth, grid)
+    error = _by_shell(prediction - truth, grid)
+    return _shells(grid), scored(error, prediction, truth), _by_shell(truth, grid)
 
 
 def energy_by_wavenumber(
@@ -56,7 +56,7 @@ def energy_by_wavenumber(
 ) -> tuple[Int[Tensor, " shell"], Float[Tensor, "batch shell"]]:
     """Shell numbers, and the energy of a field in each shell; ``inf`` where the field is not finite."""
     values, _ = doubles(values, values, grid)
-    return _shells(grid), scored(_by_shell(torch.nan_to_num(values), grid), values, torch.zeros_like(values))
+    return _shells(grid), scored(_by_shell(values, grid), values, torch.zeros_like(values))
 
 
 def cutoff(grid: Grid) -> float:

@@ -102,5 +102,5 @@ def _derivative(values: Tensor, grid: Grid, axis: int) -> Tensor:
     spectrum = torch.fft.rfft(values, dim=place).movedim(place, -1)
     symbol = 2j * torch.pi / grid.lengths[axis] * torch.arange(size // 2 + 1, dtype=torch.float64, device=values.device)
     if size % 2 == 0:
-        symbol[-1] = 0  # at Nyquist sin(k x) vanishes at every node: the sign of k is not defined
+        symbol[-1] = 0  # at Nyquist sin(k x) vanishes at every node; not every FFT drops what is left there
     return torch.fft.irfft(spectrum * symbol, n=size, dim=-1).movedim(-1, place)

@@ -79,7 +79,7 @@ class Axis:
     def weights(
         self, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None
     ) -> Float[Tensor, " size"]:
-        """Quadrature weights [unit]: trapezoidal where both ends are nodes, the mid-point (rectangle) rule elsewhere."""
+        """Quadrature weights [unit]: trapezoidal where both ends are nodes, the mid-point rule elsewhere."""
         weights = torch.full((self.size,), self.spacing, dtype=dtype, device=device)
         if self.placement == "ends":
             weights[0] = weights[-1] = 0.5 * self.spacing

@@ -88,7 +88,7 @@ class Trainer:
         self.fingerprint = {**asdict(recipe), "epochs": self.epochs, "windows": len(windows)}
 
     def run(self) -> History:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(self.recipe.seed)
             if self.checkpoint is not None and self.checkpoint.exists():
                 self._resume(load_checkpoint(self.checkpoint))

@@ -120,8 +120,8 @@ def test_batches_are_read_one_at_a_time(decays: Dataset) -> None:
 
 
 def test_one_blown_up_sample_costs_no_other(decays: Dataset) -> None:
-    """Amplitudes 9 and 10 fail; the batch they are in is asked again sample by sample."""
-    verdict = judge(Fragile(1.1), decays, batch=4)
+    """Amplitudes 9 and 10 fail; the batch of 7, 8 and 9 is asked again sample by sample."""
+    verdict = judge(Fragile(1.1), decays, batch=3)
     assert verdict.status == "diverged"
     assert verdict.message == "No finite answer for 2 of 10 samples: The solution blew up. Use a finer grid."
     values = verdict.metrics["relative_l2"]
@@ -199,6 +199,13 @@ def test_frames_that_are_not_stored_are_refused(decays: Dataset, start: int, hor
 def test_an_empty_test_set_is_refused(decays: Dataset) -> None:
     with pytest.raises(ValueError, match="empty"):
         judge(Decay(), decays.subset([]))
+
+
+def test_the_better_of_alone_and_in_batches_counts(decays: Dataset) -> None:
+    verdict = judge(Decay(), decays)
+    timed = [dataclasses.replace(verdict, seconds_one=a, seconds_batched=b) for a, b in ((2.0, 1.0), (1.0, 2.0))]
+    assert [one.seconds for one in timed] == [1.0, 1.0]
+    assert dataclasses.replace(verdict, seconds_one=math.nan, seconds_batched=3.0).seconds == 3.0
 
 
 def test_seconds_are_those_of_the_solver() -> None:

@@ -99,10 +99,11 @@ def test_a_diverged_prediction_scores_inf_and_spoils_no_other(name: str, metric,
     assert torch.isfinite(got[[0, 2]]).all()
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize(("name", "metric"), BY_NAME, ids=[n for n, _ in BY_NAME])
-def test_a_truth_that_is_not_finite_scores_nan(name: str, metric) -> None:
+def test_a_truth_that_is_not_finite_scores_nan(name: str, metric, bad: float) -> None:
     u = torch.ones(2, 1, 64)
-    u[0, 0, 0] = math.nan
+    u[0, 0, 0] = bad
     got = metric(torch.ones(2, 1, 64), u, LINE)
     assert math.isnan(got[0])
     assert got[1] == 0
@@ -130,6 +131,15 @@ def test_h1_on_walls_converges_at_second_order_to_the_integral(placement) -> Non
 
     order = math.log2(gap(512) / gap(1024))
     assert abs(order - 2) < 0.15  # the one-sided ends leave a third-order part, still a tenth of the whole here
+
+
+@pytest.mark.parametrize("placement", ["ends", "centres"])
+def test_h1_differences_are_exact_on_parabolas_up_to_the_walls(placement) -> None:
+    """u = x, e = x²: slopes 1 and 2 x at every node, one-sided ones included, under the grid's own quadrature."""
+    grid = Grid((Axis("x", 7, 0.0, 2.0, ("dirichlet", "dirichlet"), placement),))
+    x, weights = grid.mesh()[0], grid.weights()
+    expected = math.sqrt(((x**4 + 4 * x**2) * weights).sum() / ((x**2 + 1) * weights).sum())
+    assert float(relative_h1((x + x**2)[None, None], x[None, None], grid)) == pytest.approx(expected, rel=1e-12)
 
 
 def test_h1_derivative_is_in_the_units_of_the_grid() -> None:

@@ -82,6 +82,16 @@ class TestLinear:
             errors[name] = float((solver(inputs, GRID) - outputs).norm())
         assert errors["chosen"] < 0.8 * errors["none"]
 
+    def test_a_very_large_ridge_leaves_the_mean(self, monkeypatch):
+        """The constant is not penalised: it corrects the mean of the snapshots to that of all samples."""
+        monkeypatch.setattr(linear, "RIDGES", (1e12,))
+        data, _ = static_data(30)
+        solver = Linear(STATIC, GRID, snapshots=10)
+        solver.fit(data, validation=data)
+        inputs, outputs = data.read(range(30))
+        expected = outputs.mean(dim=0).expand_as(outputs)
+        torch.testing.assert_close(solver(inputs, GRID), expected, rtol=0, atol=1e-5 * float(outputs.abs().max()))
+
     def test_reported_validation_error_is_that_of_the_answers(self):
         data, held_out = static_data(30, noise=0.5)[0], static_data(12, seed=7, noise=0.5)[0]
         solver = Linear(STATIC, GRID, components=4)
@@ -115,9 +125,10 @@ class TestLinear:
 
     def test_snapshots_are_spread_and_limited(self):
         pairs = linear._Pairs(rotation_data(9, seed=3), ())
-        rows = torch.cat(list(pairs.spread(0, 20)()))
-        everything = torch.cat([inputs for inputs, _ in pairs.blocks()])
-        torch.testing.assert_close(rows, everything[::3])
+        for side in (0, 1):
+            rows = torch.cat(list(pairs.spread(side, 20)()))
+            everything = torch.cat([pair[side] for pair in pairs.blocks()])
+            assert torch.equal(rows, everything[::3])  # 45 pairs, at most 20
 
     def test_state_restores_the_same_answers_and_refuses_others(self):
         data, _ = static_data(20)

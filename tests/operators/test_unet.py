@@ -68,6 +68,14 @@ def test_positions_are_periodic_where_the_grid_is():
     torch.testing.assert_close(found[2, 0], torch.linspace(-1, 1, 5, dtype=torch.float64))
 
 
+def test_an_odd_axis_is_halved_with_its_neighbour():
+    """0 1 2 3 4 becomes 0.5, 2.5 and, on the circle, the mean of 4 and 0; at a wall, 4 itself."""
+    values = torch.arange(5, dtype=torch.float64)[None, None]
+    for mode, last in (("circular", 2.0), ("zeros", 4.0)):
+        halved = network((mode,))._halve(values)
+        assert halved.flatten().tolist() == [0.5, 2.5, last]
+
+
 def test_parameter_count_follows_from_the_widths():
     """One level, width 8, two axes: blocks of 9-point stencils, one transposed convolution, one projection."""
 
@@ -96,6 +104,8 @@ def test_build_reads_the_boundary_and_refuses_another_resolution():
     darcy = Darcy()
     solver = build(darcy, darcy.grid(17), width=2, levels=2)
     assert solver.network.padding == ("zeros", "zeros")
+    flow = NavierStokes()
+    assert build(flow, flow.grid(16), width=2, levels=2).network.padding == CIRCULAR
     mixed = Grid.box(17, dim=2, boundary="neumann")
     assert build(darcy, mixed, width=2, levels=2).network.padding == ("reflect", "reflect")
     with pytest.raises(ValueError, match="trained on a grid of shape"):
