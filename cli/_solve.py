@@ -11,13 +11,12 @@ from cyclopts import Parameter
 
 from ..evaluation import Request, Run, load, registry, solve
 from ..evaluation._request import preset_of, trained_by_loop
+from ..evaluation.pipeline import RIVALS
 from ..pde import Problem, Setup
 from ..training import Budget, Recipe
 from ._options import OptionGroup, command_with, documented
 from ._progress import ConsoleReporter
 from ._threads import use_threads
-
-RIVALS = ("fno", "unet", "linear", "persistence")
 
 
 def solve_with(
@@ -27,7 +26,7 @@ def solve_with(
     preset: Annotated[
         Literal["quick", "paper"], Parameter(help="quick: two CPU cores, minutes. paper: the published set-up.")
     ] = "quick",
-    seed: Annotated[int, Parameter(help="Seed of data, split, weights and order.")] = 0,
+    seed: Annotated[int, Parameter(help="Seed of weights and order (of the data: --setup.seed).")] = 0,
     device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, …")] = "auto",
     data: Annotated[Path | None, Parameter(help="Your own data (file or folder) instead of a problem.")] = None,
     run: Annotated[Path | None, Parameter(help="A finished run: apply its surrogate (with --input, --output).")] = None,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
+from cyclopts import App, CycloptsError, Parameter
 
 DONE, FAILED, WRONG, STOPPED = 0, 1, 2, 130
 
@@ -100,42 +101,44 @@ def _generate(
 def _run(app: App, argv: Sequence[str]) -> int:
     try:
         result = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
-    except UnknownOptionError as error:
-        return _complain(str(error), WRONG)
     except CycloptsError as error:
         return _complain(str(error), WRONG)
     return result if isinstance(result, int) else DONE
 
 
-def _guarded(work: object) -> int:
+def _guarded(work: Callable[[], int]) -> int:
     """Every known failure in one line; a bug keeps its traceback."""
-    from ..data import DamagedData, DiskFull, UnknownFormat
+    sys.path.append("")  # so that --model my_module finds a module of the working directory
+    try:
+        return work()
+    except KeyboardInterrupt as error:
+        return _stopped(error)
+    except Exception as error:
+        return _told(error)
+
+
+def _told(error: Exception) -> int:
+    # imported here, so that `resolvent list` does not wait for what only failures need
+    from ..data import DamagedData, UnknownFormat
     from ..evaluation import DamagedModel, DamagedRun, UnknownName
     from ..pde import SolverError
     from ..training import DamagedCheckpoint, Diverged, Interrupted
 
-    try:
-        return work()  # type: ignore[operator]
-    except UnknownName as error:
-        return _complain(str(error), WRONG)
-    except (Interrupted, KeyboardInterrupt) as error:
-        again = " ".join(["Resume with:", Path(sys.argv[0]).name, *sys.argv[1:]])
-        return _complain(f"{error or 'Stopped.'} {again}", STOPPED)
-    except (
-        DamagedModel,
-        DamagedRun,
-        DamagedCheckpoint,
-        DamagedData,
-        DiskFull,
-        UnknownFormat,
-        Diverged,
-        SolverError,
-    ) as error:
+    if isinstance(error, Interrupted):
+        return _stopped(error)
+    if isinstance(error, OSError) and error.strerror:
+        return _complain(f"{error.strerror}{': ' + str(error.filename) if error.filename else ''}", FAILED)
+    damaged = (DamagedModel, DamagedRun, DamagedCheckpoint, DamagedData)
+    if isinstance(error, (*damaged, UnknownFormat, Diverged, SolverError, OSError)):
         return _complain(str(error), FAILED)
-    except ValueError as error:
+    if isinstance(error, UnknownName | ValueError):
         return _complain(str(error), WRONG)
-    except OSError as error:
-        return _complain(f"{error.strerror or error}{': ' + str(error.filename) if error.filename else ''}", FAILED)
+    raise error
+
+
+def _stopped(error: BaseException) -> int:
+    again = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return _complain(f"{error or 'Stopped.'} Resume with: {again}", STOPPED)
 
 
 def _complain(text: str, status: int) -> int:

@@ -11,9 +11,9 @@ import torch
 from ..data.fields import save_fields
 from . import figures
 from ._request import Task
-from .curves import error_by_wavenumber
+from .curves import cutoff
 from .judge import Judgement
-from .record import Run
+from .record import Judged, Run
 from .report import write_report
 
 
@@ -25,7 +25,7 @@ def draw(run: Run, folder: Path, task: Task, verdicts: list[Judgement]) -> None:
         _predictions(folder / "predictions.nc", task, headline)
         for verdict in verdicts:
             figures.save(_fields(task, verdict, run), pictures / f"fields{_suffix(task, verdict)}.png")
-        figures.save(_spectra(task, headline), pictures / "spectra.png")
+        figures.save(_spectra(task, run.starts[0]), pictures / "spectra.png")
     for position, verdict in enumerate(verdicts):
         if verdict.times:
             figures.save(_rollout(run, task, position), pictures / f"rollout{_suffix(task, verdict)}.png")
@@ -75,18 +75,14 @@ def _fields(task: Task, verdict: Judgement, run: Run) -> Any:
     )
 
 
-def _spectra(task: Task, verdict: Judgement) -> Any:
-    made = torch.stack([example.prediction for example in verdict.examples])
-    known = torch.stack([example.truth for example in verdict.examples])
-    shells, error, truth = error_by_wavenumber(made, known, task.grid)
-    prediction = error_by_wavenumber(known, made, task.grid)[2]  # the second argument's energy
+def _spectra(task: Task, judged: Judged) -> Any:
     return figures.spectra_figure(
-        shells,
-        truth.mean(dim=0),
-        prediction.mean(dim=0),
-        error.mean(dim=0),
-        cutoff=min(task.grid.shape) / 2,
-        title=f"Energy by wavenumber, mean of {len(made)} test samples",
+        judged.shells,
+        judged.truth_energy,
+        judged.prediction_energy,
+        judged.error_energy,
+        cutoff=cutoff(task.grid),
+        title="Energy by wavenumber, mean over test samples",
     )
 
 

@@ -30,6 +30,7 @@ from .cost import break_even, cost_accuracy, speedup_at_equal_accuracy
 from .judge import Judgement, judge
 from .record import Classical, Judged, Provenance, Rival, Run, machine, read_run, seconds_of, versions, write_run
 
+RIVALS = ("fno", "unet", "linear", "persistence")  # what --compare stands for
 COST_SAMPLES = 8  # of the test split, on which the classical ladder is judged
 COST_SECONDS = 30.0  # limit of that; rungs beyond it are listed as not measured
 
@@ -50,7 +51,7 @@ def solve(request: Request, reporter: Reporter | None = None) -> Outcome:
         registry.find_model(name)
     task, dataset, generated = _data(request, reporter)
     setup = task.setup
-    splits = split(dataset, train=setup.train, validation=setup.validation, test=setup.test, seed=request.seed)
+    splits = split(dataset, train=setup.train, validation=setup.validation, test=setup.test, seed=setup.seed)
     plan = plan_of(request, task, request.model)
     folder = request.runs / f"{task.problem.name}-{_last(request.model)}-{plan.key(splits)}"
     done = _finished(folder, request)
@@ -60,7 +61,7 @@ def solve(request: Request, reporter: Reporter | None = None) -> Outcome:
     own = fitted(plan, splits, folder, device, reporter)
     others = {name: _rival(request, task, name, splits, device, reporter) for name in request.rivals}
     verdicts = _judged(own.solver, task, splits.test, device, reporter, title=f"judging {request.model}")
-    classical = _classical(task, splits.test, verdicts[0], own, generated, reporter)
+    classical = _classical(task, splits.test, verdicts[0], own, generated, device, reporter)
     run = _record(request, task, plan, own, verdicts, others, classical, splits, dataset, generated, device)
     reporter.stage("drawing", 1)
     draw(run, folder, task, verdicts)
@@ -108,7 +109,7 @@ def _data(request: Request, reporter: Reporter) -> tuple[Task, Dataset, float]:
     task = task_of(request)
     total = task.setup.train + task.setup.validation + task.setup.test
     resolution = task.setup.resolution
-    return task, *_generated(task.problem, resolution, total, request.seed, None, request.cache, reporter)
+    return task, *_generated(task.problem, resolution, total, task.setup.seed, None, request.cache, reporter)
 
 
 def _generated(
@@ -173,7 +174,13 @@ def _judged(
 
 
 def _classical(
-    task: Task, test: Dataset, verdict: Judgement, own: Fitted, generated: float, reporter: Reporter
+    task: Task,
+    test: Dataset,
+    verdict: Judgement,
+    own: Fitted,
+    generated: float,
+    device: torch.device,
+    reporter: Reporter,
 ) -> Classical | None:
     """The reference solver's own cost-accuracy curve, and the speed-up at equal accuracy."""
     if isinstance(task.problem, Given) or not task.problem.ladder(task.grid):
@@ -191,6 +198,7 @@ def _classical(
         start=start,
         horizon=task.horizon(start),
         limit=COST_SECONDS,
+        device=device,
         progress=progress,
     )
     speedup = speedup_at_equal_accuracy(curve, verdict.mean("relative_l2"), verdict.seconds)
@@ -263,7 +271,9 @@ def command_of(request: Request) -> str:
         words += ["--budget", f"{request.budget.seconds:g}s"]
     elif request.budget.epochs:
         words += ["--budget", f"{request.budget.epochs}epochs"]
-    words += ["--rivals", *request.rivals] if request.rivals else []
+    if request.rivals:
+        usual = set(request.rivals) == set(RIVALS) - {request.model}
+        words += ["--compare"] if usual else ["--rivals", *request.rivals]
     return shlex.join(words)
 
 

@@ -141,9 +141,8 @@ def _turn(turns: Tensor, values: Float[Tensor, "rows size rest 2 m"]) -> Float[T
     """Multiply by exp(-i angle) and sum over the nodes; ``turns`` stacks cosines over sines, (2 modes, size)."""
     rows, size, rest, _, m = values.shape
     parts = torch.bmm(turns.expand(rows, -1, -1), values.reshape(rows, size, -1)).view(rows, 2, -1, rest, 2, m)
-    cosines, sines = parts.unbind(dim=1)
-    real, imaginary = cosines[..., 0, :] + sines[..., 1, :], cosines[..., 1, :] - sines[..., 0, :]
-    return torch.stack([real, imaginary], dim=-2)
+    (cosine_real, cosine_imaginary), (sine_real, sine_imaginary) = (part.unbind(dim=-2) for part in parts.unbind(dim=1))
+    return torch.stack([cosine_real + sine_imaginary, cosine_imaginary - sine_real], dim=-2)
 
 
 def _turn_back(turns: Tensor, values: Float[Tensor, "rows modes rest 2 m"]) -> Float[Tensor, "rows size rest 2 m"]:
@@ -159,10 +158,13 @@ def _mix(real: Tensor, imaginary: Tensor, weight: Tensor, bias: Tensor | None) -
     """Channel mixing as one batch of real products, a mode each: ``batch c_in mode`` to ``batch c_out row 2 m_d``."""
     batch, c_in, count = real.shape
     c_out, m = weight.shape[1], weight.shape[-1]
-    values = torch.cat([real, imaginary]).permute(2, 0, 1)
+    # contiguous: a batched product of strided matrices would go mode by mode
+    values = torch.cat([real, imaginary]).permute(2, 0, 1).contiguous()
     matrices = torch.view_as_real(weight).reshape(c_in, c_out, count, 2).permute(2, 0, 3, 1).reshape(count, c_in, -1)
     products = torch.bmm(values, matrices).view(count, 2, batch, 2, c_out)
-    mixed = torch.stack([products[:, 0, :, 0] - products[:, 1, :, 1], products[:, 0, :, 1] + products[:, 1, :, 0]])
+    # unbind, not indexing: its gradient is one stack, that of an index is a zero-filled whole
+    (rr, ri), (ir, ii) = (part.unbind(dim=2) for part in products.unbind(dim=1))
+    mixed = torch.stack([rr - ii, ri + ir])
     if bias is not None:
         # a constant is the mode 0, which costs less to change than every node
         mean = mixed.new_zeros(2, count, 1, 1)

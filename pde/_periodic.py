@@ -204,8 +204,12 @@ class PeriodicEvolution(Solver):
         if needed > count:
             return needed
         spectrum = self._run(march, spectrum, dt, count - 2)
+        size = _norms(spectrum)
+        if not bool(torch.isfinite(size).all()):
+            march.worst = march.first + int(torch.nan_to_num(size, nan=math.inf).argmax())
+            return _listed(FURTHEST * count)
         speed = self.equation.top_speed(spectrum, march.modes)
-        if not speed * max(march.modes.highest) * dt <= STABLE:
+        if speed * max(march.modes.highest) * dt > STABLE:
             return _listed(2 * count)
         march.spectrum, march.speed = spectrum, speed
         return count

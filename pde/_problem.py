@@ -76,8 +76,13 @@ class Signature:
 class Setup:
     """How a problem is usually judged: the sizes behind ``--preset``.
 
-    An evolution is judged on rollouts of ``horizon`` frames from each frame in ``starts`` (0 is the initial state);
-    the first start is the headline. A static map ignores both.
+    resolution   nodes an axis
+    train        training samples (trajectories, of an evolution)
+    validation   samples that select
+    test         samples that judge, and nothing else
+    starts       evolutions: frames to judge rollouts from (0 is the initial state); the first is the headline
+    horizon      evolutions: frames to judge after a start; 0: all that follow
+    seed         of the data and their split: apart from the seed of training, so that all seeds share one test set
     """
 
     resolution: int
@@ -85,7 +90,8 @@ class Setup:
     validation: int
     test: int
     starts: tuple[int, ...] = (0,)
-    horizon: int = 0  # frames; 0: all that follow the start
+    horizon: int = 0
+    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,6 +39,19 @@ def test_listing_imports_no_model_and_no_problem() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_first_folder_wins_and_a_broken_file_is_still_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder, source in (("operators", '"""Ours."""'), ("gp", '"""Theirs."""'), ("fields", "def (")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / ("broken.py" if folder == "fields" else "same.py")).write_text(source)
+    monkeypatch.setattr(registry, "_ROOT", tmp_path)
+    listed = {entry.name: entry for entry in registry.entries("model") if entry.origin in ("operators", "gp", "fields")}
+    assert listed["same"].origin == "operators"
+    assert listed["same"].summary == "Ours."
+    assert listed["broken"].summary == "(this file does not parse)"
+
+
 def test_summaries_are_first_docstring_lines() -> None:
     entry = next(entry for entry in registry.entries("problem") if entry.name == "navier_stokes")
     assert entry.origin == "pde"

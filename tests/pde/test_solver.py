@@ -134,7 +134,7 @@ def test_a_blow_up_names_its_sample_and_time(options):
     """1 / (1 - u t): only sample 3 is infinite before time 2, at 1 / 1.6 = 0.625; the others stay finite."""
     grid = Grid.box(8)
     solver = PeriodicEvolution(Growth(), chunk=2, **options)
-    with pytest.raises(SolverError, match=r"blew up near time (0\.62\d*|0\.5|1) at sample\(s\) \[3\]"):
+    with pytest.raises(SolverError, match=r"blew up near time (0\.62\d*|1) at sample\(s\) \[3\]"):
         solver(constants(0.1, 0.2, 0.15, 1.6, grid=grid), grid)
     expected = constants(*(u / (1 - 2 * u) for u in (0.1, 0.2)), grid=grid)
     assert relative(solver(constants(0.1, 0.2, grid=grid), grid)[:, -1], expected) < 1e-5
