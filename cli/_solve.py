@@ -11,7 +11,6 @@ from cyclopts import Parameter
 
 from ..evaluation import Request, Run, load, registry, solve
 from ..evaluation._request import preset_of, trained_by_loop
-from ..evaluation.pipeline import RIVALS
 from ..pde import Problem, Setup
 from ..training import Budget, Recipe
 from ._options import OptionGroup, command_with, documented
@@ -33,7 +32,9 @@ def solve_with(
     input: Annotated[Path | None, Parameter(help="netCDF file with the surrogate's input fields.")] = None,
     output: Annotated[Path | None, Parameter(help="netCDF file to write the surrogate's answer to.")] = None,
     budget: Annotated[str | None, Parameter(help="Limit of the training: 90s, 5m, 2h or 20epochs.")] = None,
-    compare: Annotated[bool, Parameter(help=f"Also train and judge {', '.join(RIVALS)}.", negative="")] = False,
+    compare: Annotated[
+        bool, Parameter(help="Also train and judge fno, unet, linear and persistence (static maps: mean).", negative="")
+    ] = False,
     rivals: Annotated[
         tuple[str, ...], Parameter(help="Compare with these models instead.", consume_multiple=True, negative="")
     ] = (),
@@ -65,7 +66,8 @@ def solve_with(
         options=dotted.get("model", {}),
         train=dotted.get("train", {}),
         setup=dotted.get("setup", {}),
-        rivals=tuple(name for name in rivals or (RIVALS if compare else ()) if name != model),
+        compare=compare,
+        rivals=rivals,
         runs=runs,
         cache=cache,
     )

@@ -77,10 +77,7 @@ def _fields(task: Task, verdict: Judgement, run: Run) -> Any:
 
 def _spectra(task: Task, judged: Judged) -> Any:
     return figures.spectra_figure(
-        judged.shells,
-        judged.truth_energy,
-        judged.prediction_energy,
-        judged.error_energy,
+        *(np.asarray(x) for x in (judged.shells, judged.truth_energy, judged.prediction_energy, judged.error_energy)),
         cutoff=cutoff(task.grid),
         title="Energy by wavenumber, mean over test samples",
     )

@@ -39,7 +39,8 @@ class Request:
     options: Mapping[str, Any] = field(default_factory=dict)  # --model.*
     train: Mapping[str, Any] = field(default_factory=dict)  # --train.*
     setup: Mapping[str, Any] = field(default_factory=dict)  # --setup.*
-    rivals: tuple[str, ...] = ()
+    compare: bool = False  # with the usual rivals
+    rivals: tuple[str, ...] = ()  # with these
     runs: Path = Path("runs")
     cache: Path | None = None
 
@@ -90,6 +91,14 @@ class Plan:
             "version": versions()["resolvent"],
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:10]
+
+
+def with_rivals(request: Request, task: Task) -> Request:
+    """``--compare`` spelled out: two operators, a linear model, and what knowing nothing is worth."""
+    trivial = "persistence" if task.problem.signature.evolves else "mean"
+    usual = ("fno", "unet", "linear", trivial) if request.compare else ()
+    chosen = request.rivals or usual
+    return replace(request, rivals=tuple(name for name in chosen if name != request.model))
 
 
 def task_of(request: Request) -> Task:

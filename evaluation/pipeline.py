@@ -25,12 +25,11 @@ from ._drawing import draw
 from ._fitting import Fitted, fitted
 from ._given import Given
 from ._reporter import Reporter
-from ._request import Plan, Request, Task, plan_of, problem_options, task_of, task_of_data
+from ._request import Plan, Request, Task, plan_of, problem_options, task_of, task_of_data, with_rivals
 from .cost import break_even, cost_accuracy, speedup_at_equal_accuracy
 from .judge import Judgement, judge
 from .record import Classical, Judged, Provenance, Rival, Run, machine, read_run, seconds_of, versions, write_run
 
-RIVALS = ("fno", "unet", "linear", "persistence")  # what --compare stands for
 COST_SAMPLES = 8  # of the test split, on which the classical ladder is judged
 COST_SECONDS = 30.0  # limit of that; rungs beyond it are listed as not measured
 
@@ -50,7 +49,7 @@ def solve(request: Request, reporter: Reporter | None = None) -> Outcome:
     for name in (request.model, *request.rivals):  # refuse unknown names before hours of work
         registry.find_model(name)
     task, dataset, generated = _data(request, reporter)
-    setup = task.setup
+    request, setup = with_rivals(request, task), task.setup
     splits = split(dataset, train=setup.train, validation=setup.validation, test=setup.test, seed=setup.seed)
     plan = plan_of(request, task, request.model)
     folder = request.runs / f"{task.problem.name}-{_last(request.model)}-{plan.key(splits)}"
@@ -263,17 +262,16 @@ def command_of(request: Request) -> str:
     words += ["--model", request.model]
     words += ["--preset", request.preset] if request.preset != "quick" else []
     words += ["--seed", str(request.seed)] if request.seed else []
-    for prefix in ("pde", "model", "train", "setup"):
-        chosen = {"pde": request.problem, "model": request.options}.get(prefix) or getattr(request, prefix, {})
-        for name, value in chosen.items() if isinstance(chosen, Mapping) else ():
+    groups = {"pde": request.problem, "model": request.options, "train": request.train, "setup": request.setup}
+    for prefix, chosen in groups.items():
+        for name, value in chosen.items():
             words += _flag(f"--{prefix}.{name}", value)
     if request.budget.seconds:
         words += ["--budget", f"{request.budget.seconds:g}s"]
     elif request.budget.epochs:
         words += ["--budget", f"{request.budget.epochs}epochs"]
     if request.rivals:
-        usual = set(request.rivals) == set(RIVALS) - {request.model}
-        words += ["--compare"] if usual else ["--rivals", *request.rivals]
+        words += ["--compare"] if request.compare else ["--rivals", *request.rivals]
     return shlex.join(words)
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from resolvent.operators._neuralop_weights import from_neuralop, neuralop_options, to_neuralop_state_dict
-from resolvent.operators.fno import FNO, Pointwise, build, positions
+from resolvent.operators.fno import FNO, PRESETS, Pointwise, build, positions
 from resolvent.pde.darcy import Darcy
 from resolvent.pde.navier_stokes import NavierStokes
 from resolvent.training import Recipe
@@ -205,3 +205,13 @@ def test_modes_beyond_the_grid_are_refused_when_built_and_when_asked():
         FNO(1, 1, modes=8, width=4, layers=1)(torch.zeros(1, 1, 6, 6))
     with pytest.raises(ValueError, match="even modes"):
         FNO(1, 1, modes=7, block="legacy")
+
+
+@pytest.mark.parametrize("key", PRESETS)
+def test_presets_name_options_that_exist(key):
+    entry = PRESETS[key]
+    for problem in (NavierStokes(), NavierStokes(viscosity=1e-4)) if key[1] == "navier_stokes" else (Darcy(),):
+        preset = entry(problem) if callable(entry) else entry
+        grid = problem.grid(problem.setups[key[0]].resolution)
+        solver = build(problem, grid, **preset.model, recipe=Recipe(**preset.train))
+        assert solver.parameter_count > 0

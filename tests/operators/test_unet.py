@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from resolvent.operators._multigrid import Padding
-from resolvent.operators.unet import UNet, build, features, smallest_size
+from resolvent.operators.unet import PRESETS, UNet, build, features, smallest_size
 from resolvent.pde import Grid
 from resolvent.pde.darcy import Darcy
 from resolvent.pde.navier_stokes import NavierStokes
@@ -110,3 +110,13 @@ def test_build_reads_the_boundary_and_refuses_another_resolution():
     assert build(darcy, mixed, width=2, levels=2).network.padding == ("reflect", "reflect")
     with pytest.raises(ValueError, match="trained on a grid of shape"):
         solver(fields(1, 1, 33, 33), darcy.grid(33))
+
+
+@pytest.mark.parametrize("key", PRESETS)
+def test_presets_name_options_that_exist(key):
+    entry = PRESETS[key]
+    for problem in (NavierStokes(), NavierStokes(viscosity=1e-4)) if key[1] == "navier_stokes" else (Darcy(),):
+        preset = entry(problem) if callable(entry) else entry
+        grid = problem.grid(problem.setups[key[0]].resolution)
+        solver = build(problem, grid, **preset.model, recipe=Recipe(**preset.train))
+        assert solver.parameter_count > 0
