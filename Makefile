@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 # the exact version first and by itself: a range would bring another build, with gigabytes of CUDA
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: run test test-all lint format clean
+.PHONY: run test test-all lint format docs clean
 
 run: $(READY)  ## the main job: generate, train, judge, draw
 	$(BIN)/solve --pde navier_stokes --model mgno
@@ -30,6 +30,10 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(READY)  ## HTML pages in docs/_build/html
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e ".[docs]"
+	$(BIN)/python -m sphinx -q -b html docs docs/_build/html
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

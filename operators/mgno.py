@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..pde import Grid, Problem
-from ..training import NetworkSolver, Preset, Recipe
+from ..training import NetworkSolver, Preset, Recipe, native_bfloat16
 from ..training._learned import coarse_grid
 from ._multigrid import Coarsening, Cycle, Padding, PadMode, Restrict, VCycle, default_steps
 
@@ -220,9 +220,17 @@ def _navier_stokes_quick(problem: Problem) -> Preset:
     )
 
 
+def _darcy_quick(problem: Problem) -> Preset:
+    """Where the processor has bfloat16 products, training takes less than half the time and the error allows it."""
+    precision = "bfloat16" if native_bfloat16() else "float32"
+    train = {"epochs": 16, "batch": 8, "learning_rate": 3e-3, "precision": precision}
+    return Preset(model={"width": 16}, train=train, seconds=200.0)
+
+
 PRESETS: Mapping[tuple[str, str], Preset | Callable[[Problem], Preset]] = {
-    ("quick", "*"): Preset(model={"width": 20}, train={"epochs": 60, "batch": 8}, seconds=200.0),
+    ("quick", "*"): Preset(model={"width": 16}, train={"epochs": 60, "batch": 8}, seconds=200.0),
     ("quick", "navier_stokes"): _navier_stokes_quick,
+    ("quick", "darcy"): _darcy_quick,
     ("paper", "navier_stokes"): Preset(
         model={
             "width": 32,

@@ -51,7 +51,7 @@ class Darcy(Problem, WithResidual):
     faces: Faces = "harmonic"  # mean at the faces; the published generator takes arithmetic ones
 
     setups: ClassVar[Mapping[str, Setup]] = {
-        "quick": Setup(resolution=61, train=400, validation=40, test=100),
+        "quick": Setup(resolution=61, train=1000, validation=40, test=100),
         "paper": Setup(resolution=85, train=1000, validation=100, test=100),
     }
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

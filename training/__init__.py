@@ -6,7 +6,7 @@ from ._learned import LearnedSolver, NetworkSolver
 from ._loop import Diverged, History, Interrupted
 from ._normalizer import Normalizer
 from ._objectives import mean_square, objective_named, relative_h1, relative_h1_difference, relative_l2
-from ._recipe import Budget, Preset, Recipe
+from ._recipe import Budget, Preset, Recipe, native_bfloat16
 
 __all__ = [
     "Budget",
@@ -22,6 +22,7 @@ __all__ = [
     "Progress",
     "Recipe",
     "mean_square",
+    "native_bfloat16",
     "objective_named",
     "relative_h1",
     "relative_h1_difference",

@@ -155,7 +155,7 @@ class NetworkSolver(LearnedSolver):
         return values + change if self.increment else change
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        if self.recipe.precision == "float32":
+        if self.recipe.precision == "float32" or not self.module.training:  # answers are given in float32
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
+
 Objective = Literal["relative_l2", "relative_h1", "relative_h1_difference", "mean_square"]
 Schedule = Literal["cosine", "one_cycle", "constant"]
 Normalise = Literal["channel", "pointwise", "none"]
@@ -30,7 +32,8 @@ class Recipe:
     noise           standard deviation, in units of the normalised field, of noise on the inputs
     increment       evolutions: the network predicts the change of state instead of the next state
     coarsen         periodic grids: learn on a grid coarser by this factor (exact Fourier restriction)
-    precision       bfloat16 runs matrix products and convolutions in bfloat16, spectral parts stay float32
+    precision       of training steps: bfloat16 runs products and convolutions in bfloat16 (spectral parts stay float32);
+                    answers are always given in float32
     validate_every  epochs between validations
     seed            order of pairs, noise, and the initial weights
     """
@@ -64,6 +67,14 @@ class Recipe:
                 raise ValueError(f"train.{name} must not be negative, got {getattr(self, name)}.")
         if not 0 <= self.rise < 1:
             raise ValueError(f"train.rise is a share of the training in [0, 1), got {self.rise}.")
+
+
+def native_bfloat16() -> bool:
+    """Whether this processor multiplies in bfloat16; where it does not, emulation is slower than float32."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # not in every release
+    return any(bool(getattr(torch.cpu, probe, bool)()) for probe in probes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -295,3 +295,43 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
     ]
     assert weights[0] == weights[1]
     assert not list(log.glob("*/checkpoint.pt"))
+
+
+# ---------------------------------------------------------------------- the user's own data
+
+
+def test_a_users_own_file_is_trained_on_and_judged(command: Command, tmp_path: Path) -> None:
+    """A netCDF file of decaying waves: u(t + 1) = 0.5 u(t), which the linear baseline finds exactly."""
+    x = torch.arange(16) / 16
+    phase = 2 * torch.pi * torch.rand(20, 1, generator=torch.Generator().manual_seed(0))
+    start = torch.sin(2 * torch.pi * x + phase)
+    frames = torch.stack([start * 0.5**k for k in range(4)], dim=1)
+    fields = xarray.Dataset(
+        {"height": (("sample", "time", "x"), frames.numpy(), {"units": "m"})},
+        coords={
+            "time": ("time", [0.0, 1.0, 2.0, 3.0]),
+            "x": ("x", x.numpy(), {"boundary": "periodic periodic", "placement": "left"}),
+        },
+    )
+    fields.to_netcdf(tmp_path / "own.nc", engine="h5netcdf")
+    status, out, err = command("--data", "own.nc", "--model", "linear", "--json")
+    assert status == 0, err
+    record = json.loads(out)
+    assert record["problem"] == "data"
+    assert record["setup"]["train"] == 16
+    assert record["metrics"]["relative_l2"]["mean"] < 1e-5
+    assert record["classical"] is None
+    (folder,) = tmp_path.glob("runs/data-linear-*")
+    assert load(folder).signature.outputs[0].unit == "m"
+
+
+def test_data_that_fit_no_layout_are_answered_with_what_was_found(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not a field")
+    status, _, err = command("--data", "notes.txt", "--model", "linear")
+    assert status == 1
+    assert "notes.txt" in err
+    xarray.Dataset({"a": (("case", "x"), torch.zeros(3, 4).numpy())}).to_netcdf(tmp_path / "odd.nc", engine="h5netcdf")
+    status, _, err = command("--data", "odd.nc", "--model", "linear")
+    assert status in (1, 2)
+    assert "sample" in err
+    assert "case" in err

@@ -292,7 +292,7 @@ def test_the_surrogate_is_differentiable(decay: Dataset) -> None:
 
 
 def test_bfloat16_training_reaches_its_own_precision(doubling: Dataset) -> None:
-    """Eight bits of mantissa carry about 0.4 %; the loss must come down to that and not break."""
+    """Training products carry eight bits, about 0.4 %; the loss must come down to that, and answers are float32."""
     solver = solver_for(doubling, dataclasses.replace(RECIPE, precision="bfloat16", epochs=60))
     solver.fit(doubling)
     inputs, outputs = doubling.read(range(8))
