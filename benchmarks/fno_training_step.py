@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import statistics
 import sys
 import time
@@ -130,6 +131,7 @@ def main() -> int:
     parser.add_argument("--kernels", action="store_true", help="the two forms of the spectral convolution instead")
     parser.add_argument("--repeats", type=int, default=9, help="pairs timed for each row")
     given = parser.parse_args()
+    load = os.getloadavg()[0]  # what else the machine did when this began
     if given.kernels:
         name, heads = "spectral_conv", ("products", "torch.fft")
         rows = compare_kernels(given.repeats)
@@ -139,7 +141,7 @@ def main() -> int:
     text = table(rows, *heads)
     print(text)
     if given.json:
-        _write(name, rows, text)
+        _write(name, rows, text, load)
     short = [one for one in rows if one["ratio"] < GOAL]
     if given.check and not given.kernels and short:
         print(f"Goal missed: ratio {short[0]['ratio']:.2f} < {GOAL} at {short[0]}", file=sys.stderr)
@@ -147,19 +149,21 @@ def main() -> int:
     return 0
 
 
-def _write(name: str, rows: Sequence[dict[str, Any]], text: str) -> None:
+def _write(name: str, rows: Sequence[dict[str, Any]], text: str, load: float) -> None:
     folder = Path(__file__).parent / "results"
     told = {
         "benchmark": name,
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
+        "load": load,
         "versions": versions(),
         "seed": SEED,
         "rows": list(rows),
     }
     (folder / f"{name}.json").write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     used = ", ".join(f"{key} {value}" for key, value in told["versions"].items() if key in ("torch", "neuraloperator"))
-    head = f"{told['machine']}; {used}; seed {SEED}; {told['date']}. Ratios are medians over pairs timed in turn."
+    head = f"{told['machine']}, load {load:.1f} at the start; {used}; seed {SEED}; {told['date']}."
+    head += " Ratios are medians over pairs timed in turn."
     (folder / f"{name}.md").write_text(f"# {name}\n\n{head}\n\n{text}\n", encoding="utf-8")
 
 

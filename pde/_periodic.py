@@ -99,7 +99,7 @@ class PeriodicEvolution(Solver):
         self,
         equation: Semilinear,
         *,
-        tolerance: float = 1e-5,
+        tolerance: float = 2e-5,
         step: float | None = None,
         method: Method = "etdrk4",
         chunk: int | None = None,

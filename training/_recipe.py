@@ -22,9 +22,9 @@ class Recipe:
     batch           pairs per step
     learning_rate   peak of the schedule (AdamW)
     weight_decay    decoupled (AdamW)
-    schedule        cosine (10 % linear warm-up), one_cycle (``rise`` of the time up, then down), constant
+    schedule        cosine (linear warm-up), one_cycle (cosine up, then down), constant
     rise            share of the training spent raising the learning rate
-    objective       relative_l2, relative_h1 (Fourier, periodic), relative_h1_difference (any grid), mean_square
+    objective       relative_l2, relative_h1 (Fourier), relative_h1_difference (any boundary), mean_square
     normalise       by statistics of the training split: channel (any grid), pointwise (this grid), none
     clip            largest gradient norm; 0 switches clipping off
     patience        stop after this many epochs without a better validation error; 0 never
@@ -32,7 +32,7 @@ class Recipe:
     noise           standard deviation, in units of the normalised field, of noise on the inputs
     increment       evolutions: the network predicts the change of state instead of the next state
     coarsen         periodic grids: learn on a grid coarser by this factor (exact Fourier restriction)
-    precision       of training steps: bfloat16 runs products and convolutions in bfloat16 (spectral parts stay float32);
+    precision       of training steps: bfloat16 runs products and convolutions in bfloat16, spectral parts in float32;
                     answers are always given in float32
     validate_every  epochs between validations
     seed            order of pairs, noise, and the initial weights
