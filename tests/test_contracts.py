@@ -191,6 +191,21 @@ def test_a_model_serves_a_second_resolution_or_says_that_it_does_not(model: str,
     assert answer is not None or served in refusal, "a refusal names the grid that is served"
 
 
+@pytest.mark.parametrize("preset", ["quick", "paper"])
+@pytest.mark.parametrize("model", MODELS)
+def test_every_preset_builds_on_the_grid_it_is_for(model: str, preset: str) -> None:
+    """At the set-up's own resolution: what a preset promises must not fail after an hour of generating data."""
+    module = registry.find_model(model)
+    for name in PROBLEMS:
+        if (preset, name) in getattr(module, "PRESETS", {}) or preset == "quick":
+            problem = problem_named(name)
+            chosen = preset_of(module, preset, problem)[0]
+            options = dict(chosen.model)
+            if "recipe" in inspect.signature(module.build).parameters:
+                options["recipe"] = Recipe(**chosen.train)
+            module.build(problem, problem.grid(problem.setups[preset].resolution), **options)
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_a_model_has_a_line_for_the_listing_and_typed_options(model: str) -> None:
     entry = next(entry for entry in registry.entries("model") if entry.name == model)
