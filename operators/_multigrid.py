@@ -24,6 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..pde import Grid
+from ..pde._grid import Boundary
+
 PadMode = Literal["zeros", "reflect", "circular", "replicate"]
 Padding = tuple[PadMode, ...]  # one per axis
 Restrict = Literal["data", "residual"]
@@ -31,6 +34,19 @@ Coarsening = Literal["padded", "interior"]
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+
+
+_PADDING_OF: dict[Boundary, PadMode] = {
+    "periodic": "circular",
+    "dirichlet": "zeros",
+    "neumann": "reflect",
+    "outflow": "replicate",
+}
+
+
+def padding_of(grid: Grid) -> Padding:
+    """The boundary condition of each axis (of its lower end) as a padding."""
+    return tuple(_PADDING_OF[axis.boundary[0]] for axis in grid.axes)
 
 
 def pad(values: Tensor, width: int, padding: Padding) -> Tensor:

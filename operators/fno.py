@@ -31,8 +31,7 @@ from torch import Tensor, nn
 
 from ..kernels import spectral_conv
 from ..pde import Grid, Problem
-from ..training import NetworkSolver, Preset, Recipe
-from ..training._learned import coarse_grid
+from ..training import NetworkSolver, Preset, Recipe, coarse_grid
 
 Block = Literal["modern", "legacy"]
 Placement = Literal["left", "ends", "centres"]

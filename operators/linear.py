@@ -25,8 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..data import Dataset
-from ..pde import Grid, Problem, Signature, check_fields
-from ..pde._solver import frame_numbers
+from ..pde import Grid, Problem, Signature, check_fields, frame_numbers
 from ..training import Budget, Callback, History, Interrupted, LearnedSolver
 
 BLOCK = 256  # fields read at a time

@@ -15,8 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..data import Dataset
-from ..pde import Grid, Problem, Signature, check_fields
-from ..pde._solver import check_times
+from ..pde import Grid, Problem, Signature, check_fields, check_times
 from ..training import Budget, Callback, History, LearnedSolver, relative_l2
 
 BATCH = 64

@@ -25,14 +25,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..pde import Grid, Problem
-from ..training import NetworkSolver, Preset, Recipe, native_bfloat16
-from ..training._learned import coarse_grid
-from ._multigrid import Coarsening, Cycle, Padding, PadMode, Restrict, VCycle, default_steps
+from ..training import NetworkSolver, Preset, Recipe, coarse_grid, native_bfloat16
+from ._multigrid import Coarsening, Cycle, Padding, PadMode, Restrict, VCycle, default_steps, padding_of
 
 Bias = Literal["function", "constant", "inside", "none"]
 Norm = Literal["none", "prolongation", "layer"]
-
-_PAD_OF = {"periodic": "circular", "dirichlet": "zeros", "neumann": "reflect", "outflow": "replicate"}
 
 
 class BiasFunction(nn.Module):
@@ -200,7 +197,7 @@ def build(
 def _padding(grid: Grid, padding: Literal["auto"] | PadMode) -> Padding:
     if padding != "auto":
         return (padding,) * grid.dim
-    return tuple(_PAD_OF[axis.boundary[0]] for axis in grid.axes)  # type: ignore[misc]
+    return padding_of(grid)
 
 
 def _parse_cycle(cycle: str) -> tuple[tuple[int, int], ...]:

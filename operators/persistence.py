@@ -12,8 +12,7 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor
 
-from ..pde import Grid, Problem, Signature, Solver, check_fields
-from ..pde._solver import check_times
+from ..pde import Grid, Problem, Signature, Solver, check_fields, check_times
 
 
 @final

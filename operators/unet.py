@@ -26,8 +26,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..pde import Grid, Problem
-from ..training import NetworkSolver, Preset, Recipe
-from ..training._learned import coarse_grid
+from ..training import NetworkSolver, Preset, Recipe, coarse_grid
 from ._multigrid import Padding, PadMode, Stencil
 from .fno import Placement, positions
 
@@ -36,12 +35,6 @@ _BY_DIM = {
     1: (nn.ConvTranspose1d, F.avg_pool1d),
     2: (nn.ConvTranspose2d, F.avg_pool2d),
     3: (nn.ConvTranspose3d, F.avg_pool3d),
-}
-_PAD_OF: dict[str, PadMode] = {
-    "periodic": "circular",
-    "dirichlet": "zeros",
-    "neumann": "reflect",
-    "outflow": "replicate",
 }
 GROUPS = 8
 
@@ -169,7 +162,7 @@ def build(
     coordinates   append the position to the inputs
     """
     working = coarse_grid(grid, recipe.coarsen)
-    padding = tuple(_PAD_OF[axis.boundary[0]] for axis in grid.axes)
+    padding = padding_of(grid)
     needed = smallest_size(levels)
     if min(working.shape) < needed:
         raise ValueError(

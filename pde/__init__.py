@@ -8,7 +8,7 @@ from ._grid import Axis, Grid
 from ._periodic import OnCoarserGrid, PeriodicEvolution, Semilinear, coarse_ladder
 from ._problem import Channel, Problem, Setup, Signature, WithExact, WithResidual
 from ._random_fields import dirichlet_field, neumann_field, periodic_field
-from ._solver import OneFrame, Solver, SolverError, Stepped, check_fields, rollout
+from ._solver import OneFrame, Solver, SolverError, Stepped, check_fields, check_times, frame_numbers, rollout
 from ._spectral import Modes, fourier_resample
 
 __all__ = [
@@ -29,9 +29,11 @@ __all__ = [
     "WithExact",
     "WithResidual",
     "check_fields",
+    "check_times",
     "coarse_ladder",
     "dirichlet_field",
     "fourier_resample",
+    "frame_numbers",
     "neumann_field",
     "periodic_field",
     "rollout",

@@ -30,7 +30,9 @@ def test_the_reference_solver_example_runs() -> None:
     assert u.dtype == torch.float64
 
 
-@pytest.mark.parametrize("line", [x for block in blocks("sh") for x in block.splitlines() if x.startswith("solve --pde")])
+@pytest.mark.parametrize(
+    "line", [x for block in blocks("sh") for x in block.splitlines() if x.startswith("solve --pde")]
+)
 def test_every_solve_line_names_what_exists(line: str) -> None:
     words = shlex.split(line, comments=True)[1:]
     groups = {group.prefix: {option.name for option in group.options} for group in option_groups(words)}

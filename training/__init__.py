@@ -2,7 +2,7 @@
 
 from ._callback import Callback, Progress
 from ._checkpoint import DamagedCheckpoint
-from ._learned import LearnedSolver, NetworkSolver
+from ._learned import LearnedSolver, NetworkSolver, coarse_grid
 from ._loop import Diverged, History, Interrupted
 from ._normalizer import Normalizer
 from ._objectives import mean_square, objective_named, relative_h1, relative_h1_difference, relative_l2
@@ -21,6 +21,7 @@ __all__ = [
     "Preset",
     "Progress",
     "Recipe",
+    "coarse_grid",
     "mean_square",
     "native_bfloat16",
     "objective_named",

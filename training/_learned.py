@@ -13,9 +13,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from ..data import Dataset
-from ..pde import Grid, Signature, Solver, check_fields
-from ..pde._solver import frame_numbers
-from ..pde._spectral import fourier_resample
+from ..pde import Grid, Signature, Solver, check_fields, fourier_resample, frame_numbers
 from ._callback import Callback
 from ._loop import History, Trainer
 from ._normalizer import Normalizer

@@ -35,7 +35,7 @@ class Recipe:
     precision       of training steps: bfloat16 runs products and convolutions in bfloat16, spectral parts in float32;
                     answers are always given in float32
     validate_every  epochs between validations
-    seed            order of pairs, noise, and the initial weights
+    seed            order of pairs and noise; who builds the network seeds its weights with it too
     """
 
     epochs: int = 50
