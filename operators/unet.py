@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from ..pde import Grid, Problem
 from ..training import NetworkSolver, Preset, Recipe, coarse_grid
-from ._multigrid import Padding, PadMode, Stencil
+from ._multigrid import Padding, PadMode, Stencil, padding_of
 from .fno import Placement, positions
 
 # dim -> (transposed convolution, mean over blocks)
