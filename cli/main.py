@@ -66,13 +66,15 @@ def _doctor() -> int:
 def _leaderboard(
     runs: Annotated[list[Path], Parameter(help="Run folders or run.json files.", consume_multiple=True)],
     *,
+    metric: Annotated[str, Parameter(help="Metric to rank by.")] = "relative_l2",
+    rivals: Annotated[bool, Parameter(help="Also list the solvers that runs were compared with.", negative="")] = False,
     format: Annotated[Literal["markdown", "csv"], Parameter(help="Output format.")] = "markdown",
 ) -> int:
     """A table from run records, best first; a pure function of them."""
     from ..evaluation import leaderboard, read_run
 
     records = [read_run(path) for path in runs]
-    rows = leaderboard.leaderboard(records)
+    rows = leaderboard.leaderboard(records, metric=metric, rivals=rivals)
     sys.stdout.write(leaderboard.to_csv(rows) if format == "csv" else leaderboard.to_markdown(rows))
     return DONE
 

@@ -113,7 +113,13 @@ def test_the_main_job_end_to_end(command: Command, tmp_path: Path) -> None:
     assert status == 0, err
     assert "| mgno" in table
     status, csv, _ = command("leaderboard", str(folder), "--format", "csv", entry=main)
-    assert csv.count("\n") >= 2
+    assert csv.count("\n") == 2  # the head and one row
+    status, csv, _ = command("leaderboard", str(folder), "--format", "csv", "--rivals", "--metric", "rmse", entry=main)
+    assert csv.count("\n") == 4
+    assert "rival of mgno" in csv
+    status, _, err = command("leaderboard", str(folder), "--metric", "rsme", entry=main)
+    assert status == 2
+    assert "rmse" in err
     assert read_run(folder).model == "mgno"
 
 
