@@ -1,5 +1,6 @@
 """Samples of input and output functions: generated once, stored safely, read lazily."""
 
+from ._code import source_digest
 from ._files import DamagedData, DiskFull, cache_root, file_digest, write_atomically
 from .dataset import Dataset, Source
 from .fields import load_fields, save_fields
@@ -22,6 +23,7 @@ __all__ = [
     "open_dataset",
     "read",
     "save_fields",
+    "source_digest",
     "split",
     "write_atomically",
 ]

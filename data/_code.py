@@ -22,8 +22,19 @@ _OWN = __package__.partition(".")[0]
 
 @functools.cache
 def code_digest(kind: type) -> str:
-    """Eight hexadecimal digits."""
+    """Of the code that a class stands on: eight hexadecimal digits."""
     names = {base.__module__ for base in kind.__mro__ if base.__module__ != "builtins"}
+    loose = [_loose(base) for base in kind.__mro__ if base.__module__ == "__main__"]
+    return digest("\n".join([*_followed(frozenset(names)), *loose]))[:8]
+
+
+def source_digest(module: str) -> str:
+    """Of the code that a module stands on: eight hexadecimal digits."""
+    return digest("\n".join(_followed(frozenset({module}))))[:8]
+
+
+def _followed(names: frozenset[str]) -> list[str]:
+    """The bare code of modules and of all they import, in a fixed order."""
     packages = {_OWN, *(name.partition(".")[0] for name in names if name != "__main__")}
     seen: dict[str, str] = {}
     waiting = [name for name in sorted(names) if name.partition(".")[0] in packages]
@@ -36,8 +47,7 @@ def code_digest(kind: type) -> str:
         seen[name] = _bare(tree)
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
         waiting += [found for found in _imports(tree, package) if found.partition(".")[0] in packages]
-    loose = [_loose(base) for base in kind.__mro__ if base.__module__ == "__main__"]
-    return digest("\n".join([*(seen[name] for name in sorted(seen)), *loose]))[:8]
+    return [seen[name] for name in sorted(seen)]
 
 
 def _file_of(name: str) -> Path | None:

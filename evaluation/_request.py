@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..data import Dataset, Splits
+from ..data import Dataset, Splits, source_digest
 from ..pde import Grid, Problem, Setup
 from ..training import Budget, Preset, Recipe
 from . import _given, registry
@@ -88,7 +88,8 @@ class Plan:
             "train": splits.train.fingerprint,
             "validation": splits.validation.fingerprint,
             "test": splits.test.fingerprint,
-            "version": versions()["resolvent"],
+            "code": source_digest(registry.find_model(self.blueprint.model).__name__),
+            "torch": versions()["torch"],
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:10]
 

@@ -53,7 +53,7 @@ def solve(request: Request, reporter: Reporter | None = None) -> Outcome:
     splits = split(dataset, train=setup.train, validation=setup.validation, test=setup.test, seed=setup.seed)
     plan = plan_of(request, task, request.model)
     folder = request.runs / f"{task.problem.name}-{_last(request.model)}-{plan.key(splits)}"
-    done = _finished(folder, request)
+    done = _finished(folder, request, task, device)
     if done is not None:
         reporter.say(f"Reusing {folder} (delete it to train again).")
         return Outcome(done, folder)
@@ -294,12 +294,14 @@ def _options(plan: Plan) -> dict[str, Any]:
     return values
 
 
-def _finished(folder: Path, request: Request) -> Run | None:
-    """The record of this very request, where it is complete and the weights are whole."""
+def _finished(folder: Path, request: Request, task: Task, device: torch.device) -> Run | None:
+    """The record of this very request, where it is complete; the same weights may have been judged otherwise."""
     if not (folder / "run.json").exists():
         return None
     run = read_run(folder)
-    return run if set(request.rivals) <= set(run.compare) and (folder / "report.html").exists() else None
+    judged = (run.setup, run.device) == (json.loads(json.dumps(dataclasses.asdict(task.setup))), str(device))
+    complete = (folder / "report.html").exists() and set(request.rivals) <= set(run.compare)
+    return run if judged and complete else None
 
 
 def _last(name: str) -> str:

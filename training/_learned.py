@@ -124,7 +124,7 @@ class NetworkSolver(LearnedSolver):
         outputs = self._evolve(values, times) if self.signature.evolves else self._map(values)
         if working.shape != grid.shape:
             outputs = fourier_resample(outputs, grid.shape)
-        return outputs.to(inputs.dtype)
+        return outputs.to(inputs)  # device and dtype of what came in
 
     def _serve(self, grid: Grid) -> Grid:
         """The grid on which the network works for a request on ``grid``, or a refusal."""

@@ -88,6 +88,14 @@ def test_the_main_job_end_to_end(command: Command, tmp_path: Path) -> None:
     assert "Reusing" in err
     assert time.monotonic() - began < 5
 
+    other = [word if previous != "--setup.horizon" else "1" for previous, word in zip(["", *MGNO], MGNO, strict=False)]
+    status, out, err = command(*other, "--json")  # the same weights, judged otherwise: no training, another record
+    assert status == 0, err
+    assert len(json.loads(out)["starts"][0]["times"]) == 1
+    assert "training" not in err
+    assert len(list(tmp_path.glob("runs/navier_stokes-mgno-*"))) == 1
+    assert command(*MGNO, "--rivals", "persistence", "linear")[0] == 0
+
     surrogate = load(folder)
     held = xarray.open_dataset(folder / "predictions.nc")
     state = held[["vorticity"]].isel(time=0)
