@@ -238,6 +238,10 @@ def test_bias_functions_are_orthonormal_modes_that_start_at_zero() -> None:
     assert torch.equal(bias(), torch.zeros(2, 16, 24))
     gram = torch.einsum("mxy,nxy->mn", bias.basis, bias.basis) / grid.size
     torch.testing.assert_close(gram, torch.eye(28), rtol=0, atol=1e-5)
+    x, y = (values.float() for values in grid.mesh())
+    half_wave, whole_wave = math.sqrt(2) * torch.cos(math.pi * y / 3), math.sqrt(2) * torch.cos(2 * math.pi * x)
+    torch.testing.assert_close(bias.basis[1], half_wave, rtol=0, atol=1e-6)  # walls: half waves
+    torch.testing.assert_close(bias.basis[4], whole_wave, rtol=0, atol=1e-6)  # periodic: whole ones
 
 
 def test_build_follows_the_grid_and_the_published_notation() -> None:
