@@ -77,7 +77,8 @@ class NetworkSolver(LearnedSolver):
         self.signature, self.grid, self.recipe, self.any_resolution = signature, grid, recipe, any_resolution
         self.working = coarse_grid(grid, recipe.coarsen)
         kind, shape = recipe.normalise, self.working.shape
-        self.increment = recipe.increment and signature.evolves
+        # a single far frame (Burgers at t = 1) may be much smaller than the state: its change would hide it
+        self.increment = recipe.increment and signature.frames > 1
         inputs = Normalizer(len(signature.inputs), shape, kind)
         outputs = Normalizer(len(signature.outputs), shape, "channel" if self.increment and kind != "none" else kind)
         self.module = nn.ModuleDict({"network": network, "inputs": inputs, "outputs": outputs})

@@ -30,7 +30,7 @@ class Recipe:
     patience        stop after this many epochs without a better validation error; 0 never
     unroll          frames rolled out inside the objective (evolutions)
     noise           standard deviation, in units of the normalised field, of noise on the inputs
-    increment       evolutions: the network predicts the change of state instead of the next state
+    increment       evolutions of several frames: the network predicts the change of state, not the next state
     coarsen         periodic grids: learn on a grid coarser by this factor (exact Fourier restriction)
     precision       of training steps: bfloat16 runs products and convolutions in bfloat16, spectral parts in float32;
                     answers are always given in float32
