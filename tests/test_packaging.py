@@ -28,7 +28,7 @@ def test_every_dependency_is_pinned_in_the_constraints() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = {line.partition("==")[0].lower().replace("_", "-") for line in lines if "==" in line}
     project = configuration()["project"]
-    named = project["dependencies"] + project["optional-dependencies"]["test"] + project["optional-dependencies"]["dev"]
+    named = sum(project["optional-dependencies"].values(), project["dependencies"])
     wanted = {text.split(">=")[0].split("[")[0].strip().lower().replace("_", "-") for text in named} - {"resolvent"}
     assert wanted <= pins
     assert "torchvision" not in pins
