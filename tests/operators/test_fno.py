@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from resolvent.kernels.pointwise import channel_mlp_reference
 from resolvent.operators._neuralop_weights import from_neuralop, neuralop_options, to_neuralop_state_dict
 from resolvent.operators.fno import FNO, PRESETS, Pointwise, build, positions
 from resolvent.pde.darcy import Darcy
@@ -70,6 +71,7 @@ def test_the_same_function_at_another_resolution_gives_the_same_answer(coarse, f
 def test_a_linear_network_is_exact_at_twice_the_resolution(size, monkeypatch):
     """Dossier check 1 through the whole network: with sigma = identity nothing aliases."""
     monkeypatch.setattr(F, "gelu", lambda values: values)
+    monkeypatch.setattr("resolvent.operators.fno.channel_mlp", channel_mlp_reference)
     torch.manual_seed(2)
     network = FNO(2, 2, modes=7, width=6, layers=3, coordinates=False).double()
     at_once, at_twice = network(band_limited(size, channels=2)), network(band_limited(2 * size, channels=2))
