@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from ..evaluation import Request, Run, load, registry, solve
 from ..evaluation._request import preset_of, trained_by_loop
+from ..kernels import reuse_memory
 from ..pde import Problem, Setup
 from ..training import Budget, Recipe
 from ._options import OptionGroup, command_with, documented
@@ -46,6 +47,7 @@ def solve_with(
 ) -> int:
     """Generate (or reuse) data, train (or reuse) a model, judge it on held-out data, draw and record it."""
     use_threads(threads)
+    reuse_memory()
     if run is not None:
         return _apply(run, input, output, device)
     if input is not None or output is not None:
