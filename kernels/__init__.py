@@ -2,6 +2,7 @@
 
 from ._memory import reuse_memory
 from .pointwise import channel_mix, channel_mlp
+from .sine_layer import jet_of_points, sine_layer
 from .spectral_conv import spectral_conv
 
-__all__ = ["channel_mix", "channel_mlp", "reuse_memory", "spectral_conv"]
+__all__ = ["channel_mix", "channel_mlp", "jet_of_points", "reuse_memory", "sine_layer", "spectral_conv"]
