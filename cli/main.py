@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,6 +19,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else list(argv)
     if argv and argv[0] == "solve":
         sys.exit(_guarded(lambda: _solve(argv[1:], "resolvent solve")))
+    if argv and argv[0] == "generate":
+        sys.exit(_guarded(lambda: _generate(argv[1:])))
+    if argv and argv[0] == "data":
+        sys.exit(_guarded(lambda: _data(argv[1:])))
     sys.exit(_guarded(lambda: _run(_app(), argv)))
 
 
@@ -40,7 +45,8 @@ def _app() -> App:
     app.command(_list, name="list")
     app.command(_doctor, name="doctor")
     app.command(_leaderboard, name="leaderboard")
-    app.command(_generate, name="generate")
+    app.command(lambda: None, name="generate", help="Generate a data set into the cache and print its folder.")
+    app.command(lambda: None, name="data", help="Look into files of samples (info), convert between formats (convert).")
     app.command(lambda: None, name="solve", help="Train, judge and record a solver (same as the command `solve`).")
     return app
 
@@ -79,25 +85,18 @@ def _leaderboard(
     return DONE
 
 
-def _generate(
-    pde: Annotated[str, Parameter(help="Problem name.")],
-    *,
-    resolution: Annotated[int | None, Parameter(help="Nodes per axis [default: the quick preset's].")] = None,
-    count: Annotated[int | None, Parameter(help="Samples [default: the quick preset's].")] = None,
-    seed: Annotated[int, Parameter(help="Seed.")] = 0,
-    workers: Annotated[int | None, Parameter(help="Processes.")] = None,
-    cache: Annotated[Path | None, Parameter(help="Folder of generated data.")] = None,
-) -> int:
-    """Generate a data set into the cache (or find it there) and print its folder."""
-    from ..evaluation.pipeline import generate_named
-    from ._progress import ConsoleReporter
+def _generate(argv: Sequence[str]) -> int:
+    from ._generate import command
 
-    with ConsoleReporter() as reporter:
-        folder = generate_named(
-            pde, resolution=resolution, count=count, seed=seed, workers=workers, cache=cache, reporter=reporter
-        )
-    sys.stdout.write(f"{folder}\n")
-    return DONE
+    app = App(name="resolvent generate", help="Trusted samples of a problem, here or on a cluster.")
+    app.default(command(argv))
+    return _run(app, argv)
+
+
+def _data(argv: Sequence[str]) -> int:
+    from ._data import app
+
+    return _run(app(), argv)
 
 
 def _run(app: App, argv: Sequence[str]) -> int:
@@ -111,12 +110,26 @@ def _run(app: App, argv: Sequence[str]) -> int:
 def _guarded(work: Callable[[], int]) -> int:
     """Every known failure in one line; a bug keeps its traceback."""
     sys.path.append("")  # so that --model my_module finds a module of the working directory
+    usual, warnings.formatwarning = warnings.formatwarning, _one_line
     try:
         return work()
     except KeyboardInterrupt as error:
         return _stopped(error)
     except Exception as error:
         return _told(error)
+    finally:
+        warnings.formatwarning = usual
+
+
+def _one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """What a reader has to say about a file is for its user; any other warning keeps its place in the code."""
+    from ..data.formats import FormatWarning
+
+    if issubclass(category, FormatWarning):
+        return f"Note: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def _told(error: Exception) -> int:

@@ -4,15 +4,18 @@ from ._code import source_digest
 from ._files import DamagedData, DiskFull, cache_root, file_digest, write_atomically
 from .dataset import Dataset, Source
 from .fields import load_fields, save_fields
-from .formats import UnknownFormat, read
+from .formats import Assumption, FormatWarning, KnownFault, UnknownFormat, read, write
 from .generate import generate
 from .splits import Splits, split
 from .store import open_dataset
 
 __all__ = [
+    "Assumption",
     "DamagedData",
     "Dataset",
     "DiskFull",
+    "FormatWarning",
+    "KnownFault",
     "Source",
     "Splits",
     "UnknownFormat",
@@ -25,5 +28,6 @@ __all__ = [
     "save_fields",
     "source_digest",
     "split",
+    "write",
     "write_atomically",
 ]

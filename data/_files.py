@@ -70,10 +70,10 @@ def write_atomically(path: Path | str, content: bytes) -> None:
     """
     path = Path(path)
     os.replace(write_part(path, content), path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename durable, where the platform lets a folder be synced."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
@@ -97,6 +97,14 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file; hashed again only when its size or time of change differ from the last look."""
     status = path.stat()
     return _file_digest(str(path), status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+def path_digest(path: Path) -> str:
+    """SHA-256 of a file, or of the names and the contents of a folder's files."""
+    if path.is_file():
+        return file_digest(path)
+    files = sorted(entry for entry in path.rglob("*") if entry.is_file())
+    return digest(canonical_json([[str(entry.relative_to(path)), file_digest(entry)] for entry in files]))
 
 
 @functools.lru_cache(maxsize=65536)

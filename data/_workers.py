@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -21,7 +22,32 @@ Task = TypeVar("Task")
 _ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}  # for scipy in the helpers
 
 
-class Workers(Generic[Task]):
+class Crew(ABC, Generic[Task]):
+    """Who shares a list of tasks with the caller: used as a context, within which :meth:`own_share` comes first.
+
+    Leaving the context by an exception ends the others' work.
+    """
+
+    make: Callable[[Task], Any]
+
+    @abstractmethod
+    def __enter__(self) -> Crew[Task]: ...
+
+    @abstractmethod
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    @abstractmethod
+    def own_share(self) -> Iterator[Task]:
+        """Tasks for the caller, until none is left; raises as soon as a helper failed."""
+
+    @abstractmethod
+    def busy(self, seconds: float) -> bool:
+        """Wait at most ``seconds`` for the others; False when they have finished. Raises what one of them raised."""
+
+
+class Workers(Crew[Task]):
     """``make(task)`` for every task, in ``helpers`` other processes; ``done(*result)`` is called here, in a thread.
 
     Within the ``with`` block the caller loops over :meth:`own_share`, then waits with :meth:`busy`, which raises what
@@ -32,7 +58,7 @@ class Workers(Generic[Task]):
         self, helpers: int, make: Callable[[Task], Any], done: Callable[..., None], tasks: Sequence[Task]
     ) -> None:
         self._pending = collections.deque(tasks)
-        self._make = make
+        self.make = make
         self._done = done
         self._helpers = helpers
         self._feeding: set[concurrent.futures.Future[None]] = set()
@@ -55,7 +81,6 @@ class Workers(Generic[Task]):
             self._threads.shutdown(wait=True)
 
     def own_share(self) -> Iterator[Task]:
-        """Tasks for the caller, until none is left; raises as soon as a helper failed."""
         while True:
             self._raise_failures()
             try:
@@ -64,7 +89,6 @@ class Workers(Generic[Task]):
                 return
 
     def busy(self, seconds: float) -> bool:
-        """Wait at most ``seconds`` for the helpers; False when they have finished."""
         running = concurrent.futures.wait(self._feeding, timeout=seconds).not_done
         self._raise_failures()
         return bool(running)
@@ -80,7 +104,7 @@ class Workers(Generic[Task]):
                 task = self._pending.popleft()
             except IndexError:
                 return
-            self._done(*self._processes.submit(self._make, task).result())
+            self._done(*self._processes.submit(self.make, task).result())
 
 
 def _settle() -> None:

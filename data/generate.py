@@ -1,8 +1,10 @@
 """Ask the trusted solver: draw inputs, solve, store. In parallel, resumable, in constant memory.
 
 What is drawn depends on the seed and the sample's number alone: block b of 16 samples comes from a generator seeded by
-(seed, b), and every solve runs on one thread. So the values do not depend on how many workers there were, nor the
-inputs on how many samples were asked for.
+(seed, b). What is solved together (a solver may choose its steps for a whole batch) is a group of neighbours whose
+size follows from the bytes of a sample alone, on one thread. So the values depend neither on how many workers there
+were, nor where, nor on how many groups make a task and a shard. The inputs do not depend on how many samples were
+asked for; solutions in the last, incomplete group do, within the solver's tolerance.
 """
 
 from __future__ import annotations
@@ -24,17 +26,20 @@ from torch import Tensor
 
 from ..pde import Grid, Problem, Signature, Solver, SolverError
 from ._code import code_digest
-from ._files import cache_root, canonical_json, locked
+from ._files import cache_root, canonical_json, locked, write_part
 from ._netcdf import stored_variables, versions
-from ._workers import Workers
+from ._workers import Crew, Workers
 from .dataset import Dataset, check_finite
-from .store import MANIFEST, Book, Posed, Shard, check_shard, dataset_of, load_book, write_shard
+from .store import MANIFEST, Book, Posed, Shard, check_shard, dataset_of, load_book, shard_bytes
 
 Progress = Callable[[int, int, str], None]  # samples done, samples in all, what is going on
+Task = tuple[str, int, int]  # a shard: name, first sample, number of samples
 
 BLOCK = 16  # samples drawn together
-SHARD_BYTES = 8 << 20  # 16 trajectories of 64² and 21 frames: small enough to share 160 of them among workers
-SHARD_SAMPLES = 256
+GROUP_BYTES = 8 << 20  # solved together: 16 trajectories of 64² and 21 frames, few enough to share 160 among workers
+GROUP_SAMPLES = 256
+SHARD_BYTES = 32 << 20
+SHARDS = 512  # from which on shards hold several groups: a million samples of 16² are 489 files, not 3907
 WORTH_HELP = 8.0  # [s] of work from which on helpers, which take 2 to 3 s to start, are called
 GENERATOR_VERSION = 1  # of this file; raised whenever the same question would get other values
 
@@ -47,6 +52,8 @@ def generate(
     seed: int = 0,
     cache: Path | str | None = None,
     workers: int | None = None,
+    cluster: str | None = None,
+    device: str = "cpu",
     progress: Progress | None = None,
     accuracy: Mapping[str, Any] | None = None,
 ) -> Dataset:
@@ -54,6 +61,8 @@ def generate(
 
     cache      folder of datasets; default: ``RESOLVENT_CACHE`` or the platform's user cache
     workers    processes that solve, this one included; default: one a core, where the work is worth the start-up
+    cluster    address of a dask scheduler (``tcp://host:8786``) whose workers solve instead; this process only stores
+    device     where references solve that follow their inputs: ``cpu``, ``cuda``, …; another round-off, another key
     progress   called as ``progress(done, total, message)`` in this thread
     accuracy   options of ``problem.reference``
 
@@ -62,13 +71,13 @@ def generate(
     was written, :class:`DiskFull`; whatever was complete before is kept.
     """
     report = progress or _silent
-    posed = pose(problem, resolution=resolution, count=count, seed=seed, accuracy=accuracy)
+    posed = pose(problem, resolution=resolution, count=count, seed=seed, accuracy=accuracy, device=device)
     folder = cache_root(cache) / posed.folder_name
     book = _standing(folder, posed)
     if not book.complete:
         with locked(folder / ".lock", lambda: report(0, posed.count, "waiting for another process with the same data")):
             book = _standing(folder, posed)
-            _complete(book, problem, report, workers)
+            _complete(book, problem, report, workers, cluster)
     report(posed.count, posed.count, f"{posed.folder_name} is complete")
     return dataset_of(book)
 
@@ -80,6 +89,7 @@ def pose(
     count: int,
     seed: int = 0,
     accuracy: Mapping[str, Any] | None = None,
+    device: str = "cpu",
 ) -> Posed:
     """What :func:`generate` would make, with its key; nothing is solved."""
     if count < 1:
@@ -96,10 +106,22 @@ def pose(
         "seed": seed,
         "accuracy": dict(accuracy or {}),
         "generator": f"{GENERATOR_VERSION}-{code_digest(type(problem))}",
+        **({} if _device(device).type == "cpu" else {"device": _device(device).type}),
     }
     content = _as_json(content)
     solver = _described(problem.reference(**dict(accuracy or {})))
-    return Posed(content, signature, grid, _shard_size(signature, grid), solver, versions())
+    group = group_size(signature, grid)
+    return Posed(content, signature, grid, _shard_size(group, count, signature, grid), solver, versions())
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"Unknown device {name!r}; use cpu, cuda or cuda:1.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("No CUDA device is available here; generate on the cpu.")
+    return device
 
 
 def _standing(folder: Path, posed: Posed) -> Book:
@@ -116,40 +138,69 @@ def _standing(folder: Path, posed: Posed) -> Book:
     return Book(folder, replace(posed, shard_size=book.posed.shard_size), there)  # versions are those that write now
 
 
-def _complete(book: Book, problem: Problem, report: Progress, workers: int | None) -> None:
+def _complete(book: Book, problem: Problem, report: Progress, workers: int | None, cluster: str | None) -> None:
     """Make the shards that are missing. The folder's lock is held."""
     for part in book.folder.glob("*.part"):  # of a run that was killed
         part.unlink(missing_ok=True)
     missing = [shard for shard in book.posed.shards() if shard[0] not in book.shards]
-    if not missing:
-        return
-    make = functools.partial(_make, book.folder, book.posed, problem)
-    try:
-        with one_thread():
-            report(book.done, book.posed.count, book.posed.folder_name)
-            helpers = _worth(problem, book.posed, missing, workers) - 1
-            with Workers(helpers, make, book.publish, missing) as crew:
-                for task in crew.own_share():
-                    book.publish(*make(task))
-                    report(book.done, book.posed.count, book.posed.folder_name)
-                while crew.busy(seconds=0.2):
-                    report(book.done, book.posed.count, book.posed.folder_name)
-    except BaseException:
-        with contextlib.suppress(OSError):  # a full disk must not hide the reason; the last saved manifest stands
-            book.save()
-        raise
+    if missing:
+        book.save()
+        try:
+            with one_thread():
+                report(book.done, book.posed.count, book.posed.folder_name)
+                _make_all(book, _crew(book, problem, missing, workers, cluster), report)
+        except BaseException:
+            with contextlib.suppress(OSError):  # a full disk must not hide the reason; the journal stands
+                book.save()
+            raise
     book.save()
 
 
-def _make(folder: Path, posed: Posed, problem: Problem, task: tuple[str, int, int]) -> tuple[str, Path, Shard]:
-    """Draw, solve and write one shard; runs in any process."""
+def _crew(book: Book, problem: Problem, missing: list[Task], workers: int | None, cluster: str | None) -> Crew[Task]:
+    """Who makes the missing shards."""
+    if cluster is not None:
+        from ._cluster import Cluster
+
+        def store(name: str, content: bytes, shard: Shard) -> None:
+            book.publish(name, write_part(book.folder / name, content), shard)
+
+        return Cluster(cluster, functools.partial(make, book.posed, problem), store, missing)
+    helpers = _worth(problem, book.posed, missing, workers) - 1
+    return Workers(helpers, functools.partial(_make_part, book.folder, book.posed, problem), book.publish, missing)
+
+
+def _make_all(book: Book, crew: Crew[Task], report: Progress) -> None:
+    with crew:
+        for task in crew.own_share():
+            book.publish(*crew.make(task))
+            report(book.done, book.posed.count, book.posed.folder_name)
+        while crew.busy(seconds=0.2):
+            report(book.done, book.posed.count, book.posed.folder_name)
+
+
+def make(posed: Posed, problem: Problem, task: Task) -> tuple[str, bytes, Shard]:
+    """Draw and solve one shard, group by group; runs in any process, on any machine."""
     name, first, count = task
+    group = group_size(posed.signature, posed.grid)
     started = time.process_time()
-    inputs = draw(problem, posed.grid, int(posed.content["seed"]), first, count)
+    parts = [_group(posed, problem, at, min(group, first + count - at)) for at in range(first, first + count, group)]
+    arrays = tuple(torch.cat(pieces) for pieces in zip(*parts, strict=True))
+    return name, *shard_bytes(posed, first, arrays, time.process_time() - started)
+
+
+def _make_part(folder: Path, posed: Posed, problem: Problem, task: Task) -> tuple[str, Path, Shard]:
+    """One shard, written beside its final name, so that only its hash travels between processes."""
+    name, content, shard = make(posed, problem, task)
+    return name, write_part(folder / name, content), shard
+
+
+def _group(posed: Posed, problem: Problem, first: int, count: int) -> tuple[Tensor, ...]:
+    """Samples that are solved together, as float32 on the CPU: what :meth:`Source.arrays` returns."""
+    device = posed.content.get("device", "cpu")
+    inputs = draw(problem, posed.grid, int(posed.content["seed"]), first, count).to(device)
     outputs = _solve(problem, posed, inputs, first)
-    seconds = time.process_time() - started
     arrays = (torch.cat([inputs[:, None], outputs], dim=1),) if posed.signature.evolves else (inputs, outputs)
-    return name, *write_shard(folder, posed, first, arrays, seconds)
+    return tuple(array.to("cpu", torch.float32) for array in arrays)
 
 
 def draw(problem: Problem, grid: Grid, seed: int, first: int, count: int) -> Tensor:
@@ -208,6 +259,8 @@ def _worth(problem: Problem, posed: Posed, missing: Sequence[tuple[str, int, int
     left = sum(count for _, _, count in missing)
     if workers == 1 or left < 8:  # too few for a trial solve to be worth its time
         return workers
+    if posed.content.get("device", "cpu") != "cpu":
+        return 1  # processes would only queue for the one device
     single = _trial(problem, posed, missing[0][1])
     if single < 1.0:
         single = min(single, _trial(problem, posed, missing[0][1]))  # once more, without set-up
@@ -235,12 +288,23 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _shard_size(signature: Signature, grid: Grid) -> int:
-    """A power of two, from the bytes of a sample alone."""
+def group_size(signature: Signature, grid: Grid) -> int:
+    """How many samples are solved together: a power of two, from the bytes of a sample alone."""
+    fitting = max(1, GROUP_BYTES // _sample_bytes(signature, grid))
+    return min(GROUP_SAMPLES, 1 << (fitting.bit_length() - 1))
+
+
+def _shard_size(group: int, count: int, signature: Signature, grid: Grid) -> int:
+    """Whole groups, a power of two of them: more where a large set of small samples would fill a folder with files."""
+    wanted = max(1, -(-count // (group * SHARDS)))
+    fitting = max(1, SHARD_BYTES // (group * _sample_bytes(signature, grid)))
+    return group * (1 << (min(wanted, fitting).bit_length() - 1))
+
+
+def _sample_bytes(signature: Signature, grid: Grid) -> int:
     states = (1 + signature.frames) * len(signature.outputs)
     channels = states if signature.evolves else len(signature.inputs) + len(signature.outputs)
-    fitting = max(1, SHARD_BYTES // (4 * channels * grid.size))
-    return min(SHARD_SAMPLES, 1 << (fitting.bit_length() - 1))
+    return 4 * channels * grid.size
 
 
 def _described(solver: Solver) -> dict[str, Any]:

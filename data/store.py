@@ -6,10 +6,10 @@ renamed, so whatever bears the name ``shard-NNNNN.nc`` is complete, and what is 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..pde import Grid, Signature
-from ._files import DamagedData, canonical_json, digest, file_digest, write_atomically, write_part
+from ._files import DamagedData, canonical_json, digest, file_digest, write_atomically
 from ._netcdf import (
     CONVENTIONS,
     Variable,
@@ -36,7 +36,7 @@ from .dataset import Dataset, Source
 FORMAT = "resolvent dataset"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-SAVE_EVERY = 1.0  # [s] between rewrites of the manifest; what a kill loses is at most this much of finished work
+JOURNAL = "journal.jsonl"  # a line a shard while a folder is filled: entering one costs the same however many there are
 
 
 def key_of(content: Mapping[str, Any]) -> str:
@@ -116,20 +116,14 @@ class Posed:
 
 
 class Book:
-    """The manifest while a folder is filled: which shards are published, saved about once a second."""
+    """The manifest while a folder is filled: written at the beginning and at the end, with a journal in between."""
 
     def __init__(self, folder: Path, posed: Posed, shards: Mapping[str, Shard] | None = None) -> None:
         self.folder = folder
         self.posed = posed
         self.shards = dict(shards or {})
+        self.done = sum(shard.count for shard in self.shards.values())  # samples published
         self._guard = threading.Lock()
-        self._saved = 0.0  # monotonic time of the last save
-
-    @property
-    def done(self) -> int:
-        """Number of samples published."""
-        with self._guard:
-            return sum(shard.count for shard in self.shards.values())
 
     @property
     def complete(self) -> bool:
@@ -139,23 +133,38 @@ class Book:
         """Give a written part its name and enter it. Called by the holder of the lock only."""
         with self._guard:
             os.replace(part, self.folder / name)
+            with open(self.folder / JOURNAL, "a", encoding="utf-8") as journal:
+                journal.write(canonical_json([name, asdict(shard)]) + "\n")
             self.shards[name] = shard
-            if time.monotonic() - self._saved > SAVE_EVERY:
-                self._save()
+            self.done += shard.count
 
     def save(self) -> None:
+        """The manifest with every shard so far; the journal has then said all it had to say."""
         with self._guard:
-            self._save()
+            shards = {name: asdict(shard) for name, shard in sorted(self.shards.items())}
+            values = {**self.posed.to_dict(), "complete": self.complete, "shards": shards}
+            write_atomically(self.folder / MANIFEST, json.dumps(values, indent=1, allow_nan=False).encode())
+            (self.folder / JOURNAL).unlink(missing_ok=True)
 
-    def _save(self) -> None:
-        shards = {name: asdict(shard) for name, shard in sorted(self.shards.items())}
-        values = {**self.posed.to_dict(), "complete": self.complete, "shards": shards}
-        write_atomically(self.folder / MANIFEST, json.dumps(values, indent=1, allow_nan=False).encode())
-        self._saved = time.monotonic()
+
+def _journal(folder: Path) -> dict[str, Shard]:
+    """Shards entered since the manifest was written; the last line may have been cut short by a kill."""
+    entered = {}
+    with contextlib.suppress(FileNotFoundError), open(folder / JOURNAL, encoding="utf-8") as lines:
+        for line in lines:
+            try:
+                name, shard = json.loads(line)
+                entered[str(name)] = Shard(**shard)
+            except (ValueError, TypeError):
+                break
+    return entered
 
 
 def load_book(folder: Path) -> Book:
-    """Read a manifest. Raises ``FileNotFoundError`` without one and :class:`DamagedData` for one that is not ours."""
+    """Read a manifest and, of an unfinished folder, its journal.
+
+    Raises ``FileNotFoundError`` without a manifest and :class:`DamagedData` for one that is not ours.
+    """
     path = folder / MANIFEST
     text = path.read_text(encoding="utf-8")
     try:
@@ -165,7 +174,8 @@ def load_book(folder: Path) -> Book:
         posed = Posed.from_dict(values)
         if posed.key != values["key"]:
             raise ValueError(f"its content has key {posed.key}, it says {values['key']}")
-        return Book(folder, posed, {name: Shard(**shard) for name, shard in values["shards"].items()})
+        shards = {name: Shard(**shard) for name, shard in values["shards"].items()}
+        return Book(folder, posed, shards | _journal(folder))
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedData(
             f"{path} is not a manifest of {FORMAT!r} version {FORMAT_VERSION}: {error}. "
@@ -173,17 +183,10 @@ def load_book(folder: Path) -> Book:
         ) from error
 
 
-def write_shard(
-    folder: Path, posed: Posed, first: int, arrays: tuple[Tensor, ...], seconds: float
-) -> tuple[Path, Shard]:
-    """Write samples ``first …`` as a part beside their final name; :meth:`Book.publish` gives them that name.
-
-    ``arrays`` is what :meth:`Source.arrays` returns. Raises :class:`DiskFull`.
-    """
-    name = shard_name(first // posed.shard_size)
+def shard_bytes(posed: Posed, first: int, arrays: tuple[Tensor, ...], seconds: float) -> tuple[bytes, Shard]:
+    """Samples ``first …`` as the content of a shard; ``arrays`` is what :meth:`Source.arrays` returns."""
     content = netcdf_bytes(_variables(posed, first, arrays), _attributes(posed, first))
-    part = write_part(folder / name, content)
-    return part, Shard(first, len(arrays[0]), len(content), digest(content), round(seconds, 3))
+    return content, Shard(first, len(arrays[0]), len(content), digest(content), round(seconds, 3))
 
 
 def _variables(posed: Posed, first: int, arrays: tuple[Tensor, ...]) -> dict[str, Variable]:

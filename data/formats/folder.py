@@ -15,3 +15,7 @@ def matches(path: Path) -> bool:
 def read(path: Path) -> Dataset:
     """See :func:`open_dataset`, which checks every shard."""
     return open_dataset(path)
+
+
+def misfit(path: Path) -> str:
+    return f"no {MANIFEST}"

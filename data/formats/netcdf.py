@@ -15,29 +15,32 @@ are taken over, as are the global attributes ``problem`` and ``parameters`` (JSO
 
 from __future__ import annotations
 
-import functools
-import json
-import math
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from ...pde import Axis, Channel, Grid, Signature
-from .._files import PerProcess, file_digest
-from .._netcdf import stored_variables
-from ..dataset import Dataset, Source
-from . import is_hdf5
+from .._netcdf import (
+    CONVENTIONS,
+    Variable,
+    describe,
+    sample_coordinate,
+    space_coordinates,
+    stored_variables,
+    time_coordinate,
+    versions,
+)
+from ..dataset import Dataset
+from ._foreign import Report, blocks, global_attributes
+from ._hdf5 import is_hdf5, peeked
+from ._xarray import read_xarray
 
 if TYPE_CHECKING:
     import xarray
 
+SUFFIXES = (".nc", ".nc4")
+
 _CDF = (b"CDF\x01", b"CDF\x02", b"CDF\x05")  # the netCDF-3 family
-_Sides = tuple[tuple[str, ...], ...]  # (states,) of an evolution, (inputs, outputs) of a static map
-_EVEN = 1e-3  # of a spacing: what coordinates stored as float32 may be off
 
 
 def matches(path: Path) -> bool:
@@ -48,65 +51,20 @@ def matches(path: Path) -> bool:
     with open(path, "rb") as stream:
         if stream.read(4) in _CDF:
             return True
-    return is_hdf5(path) and _has_netcdf_mark(path)
+    with peeked(path) as file:
+        return file is not None and "_NCProperties" in file.attrs
+
+
+def misfit(path: Path) -> str:
+    return "HDF5 without the mark of netCDF-4" if is_hdf5(path) else "not a netCDF file"
 
 
 def read(path: Path) -> Dataset:
     """The samples of one file, read lazily. Raises ``ValueError`` saying what was expected and what the file has."""
-    path = Path(path).resolve()
-    file = PerProcess(functools.partial(_open, path))
-    held = file.get()
-    channels = _channels(path, held)
-    if "signature" in held.attrs and "grid" in held.attrs:  # one of our own shards
-        signature = Signature.from_dict(json.loads(held.attrs["signature"]))
-        grid = Grid.from_dict(json.loads(held.attrs["grid"]))
-        sides = _named(path, held, signature, grid)
-    else:
-        dims = next(iter(channels.values())).dims
-        space = tuple(str(dim) for dim in dims if dim not in ("sample", "time"))
-        if len(space) not in (1, 2, 3) or any(set(v.dims) != set(dims) for v in channels.values()):
-            raise _unexpected(path, held)
-        grid = Grid(tuple(_axis(path, held, dim) for dim in space))
-        sides = _sides(path, channels, "time" in dims)
-        signature = _signature(path, held, channels, sides)
-    told = {"kind": "netcdf", "file": path.name}
-    told |= {name: str(held.attrs[name]) for name in ("source", "title", "seed") if name in held.attrs}
-    problem = str(held.attrs.get("problem", path.stem))
-    return Dataset(problem, _parameters(path, held), signature, grid, told, _File(path, file, grid, sides))
+    return read_xarray(path, "netcdf", open_netcdf)
 
 
-class _File(Source):
-    """Samples of one netCDF file. ``sides`` are the variables of each array that a source gives."""
-
-    def __init__(self, path: Path, file: PerProcess[xarray.Dataset], grid: Grid, sides: _Sides) -> None:
-        self.path = path
-        self.sides = sides
-        self.space = tuple(axis.name for axis in grid.axes)
-        self._file = file
-        self._count = int(file.get().sizes["sample"])
-
-    def __len__(self) -> int:
-        return self._count
-
-    def arrays(self, indices: np.ndarray) -> tuple[Tensor, ...]:
-        held = self._file.get()
-        arrays = []
-        for side in self.sides:
-            parts = [held[name].isel(sample=indices).transpose("sample", ..., *self.space).values for name in side]
-            array = torch.from_numpy(np.stack(parts, axis=-1 - len(self.space)).astype(np.float32, copy=False))
-            finite = torch.isfinite(array).flatten(1).all(dim=1).numpy()
-            if not finite.all():
-                bad = indices[~finite].tolist()
-                raise ValueError(f"{self.path}: non-finite values in {', '.join(side)} at sample(s) {bad[:8]}.")
-            arrays.append(array)
-        return tuple(arrays)
-
-    @property
-    def fingerprint(self) -> str:
-        return file_digest(self.path)
-
-
-def _open(path: Path) -> xarray.Dataset:
+def open_netcdf(path: Path) -> xarray.Dataset:
     import xarray
 
     try:
@@ -115,115 +73,33 @@ def _open(path: Path) -> xarray.Dataset:
         raise ValueError(f"{path} cannot be opened as netCDF: {error}") from error
 
 
-def _has_netcdf_mark(path: Path) -> bool:
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            return "_NCProperties" in file.attrs
-    except OSError:
-        return False
-
-
-def _found(held: xarray.Dataset) -> str:
-    listed = ", ".join(f"{name} {dict(variable.sizes)}" for name, variable in held.data_vars.items())
-    return f"the file has {listed or 'no variables'}"
-
-
-def _unexpected(path: Path, held: xarray.Dataset) -> ValueError:
-    return ValueError(
-        f"{path}: expected real variables that all have the dimensions sample, [time,] x[, y[, z]]; {_found(held)}."
-    )
-
-
-def _channels(path: Path, held: xarray.Dataset) -> dict[str, xarray.DataArray]:
-    channels = {str(n): v for n, v in held.data_vars.items() if "sample" in v.dims and v.dtype.kind == "f"}
-    if not channels:
-        raise _unexpected(path, held)
-    return channels
-
-
-def _named(path: Path, held: xarray.Dataset, signature: Signature, grid: Grid) -> _Sides:
-    """The variables that the file's own signature names, checked against its grid."""
-    stored = stored_variables(signature, grid)
-    sizes = {axis.name: axis.size for axis in grid.axes}
+def coordinates_of(dataset: Dataset) -> dict[str, Variable]:
+    """The coordinate variables of a dataset as one file."""
+    signature = dataset.signature
+    made = {"sample": sample_coordinate(np.arange(len(dataset)))}
     if signature.evolves:
-        sizes["time"] = 1 + signature.frames
-    for name in (s.name for s in stored):
-        got = {k: v for k, v in held[name].sizes.items() if k != "sample"} if name in held else None
-        if got != sizes:
-            raise ValueError(f"{path}: its signature promises {name!r} with {sizes}; {_found(held)}.")
-    if signature.evolves:
-        return (tuple(s.name for s in stored),)
-    return tuple(tuple(s.name for s in stored if s.role == role) for role in ("input", "output"))
+        made["time"] = time_coordinate((0.0, *signature.times), signature.time_unit)
+    return {**made, **space_coordinates(dataset.grid)}
 
 
-def _sides(path: Path, channels: dict[str, xarray.DataArray], evolves: bool) -> _Sides:
-    if evolves:
-        return (tuple(channels),)
-    roles = {name: variable.attrs.get("role") for name, variable in channels.items()}
-    sides = tuple(tuple(name for name, told in roles.items() if told == role) for role in ("input", "output"))
-    if not all(sides) or set(roles.values()) - {"input", "output"}:
-        raise ValueError(
-            f"{path}: a static map (no time dimension) needs the attribute role = 'input' or 'output' on every "
-            f"variable and at least one of each; the file has {roles}."
-        )
-    return sides
+def write(dataset: Dataset, path: Path, report: Report) -> None:
+    """A netCDF-4 file like one of our shards, of any length, written block by block."""
+    import h5netcdf
 
-
-def _signature(path: Path, held: xarray.Dataset, channels: dict[str, xarray.DataArray], sides: _Sides) -> Signature:
-    told = [tuple(_channel(name, channels[name]) for name in side) for side in sides]
-    if len(told) == 2:
-        return Signature(told[0], told[1])
-    times, step = _even(path, held, "time")
-    if len(times) < 2:
-        raise ValueError(f"{path}: an evolution needs at least 2 frames, its time has {len(times)}.")
-    unit = str(held["time"].attrs.get("units", "1"))
-    return Signature(told[0], told[0], len(times) - 1, step, unit)
-
-
-def _channel(name: str, variable: xarray.DataArray) -> Channel:
-    return Channel(name, str(variable.attrs.get("units", "1")), str(variable.attrs.get("long_name", "")))
-
-
-def _even(path: Path, held: xarray.Dataset, dim: str) -> tuple[np.ndarray, float]:
-    """A coordinate and its spacing; refused where it is missing or not evenly spaced and increasing."""
-    if dim not in held.coords:
-        raise ValueError(f"{path}: dimension {dim!r} needs a coordinate variable of the same name.")
-    values = held[dim].values.astype(np.float64)
-    steps = np.diff(values)
-    step = float(steps.mean()) if len(steps) else math.nan
-    if not np.isfinite(values).all() or (len(steps) and (step <= 0 or abs(steps - step).max() > _EVEN * step)):
-        raise ValueError(
-            f"{path}: coordinate {dim!r} must be evenly spaced and increasing; its steps lie between "
-            f"{steps.min():.6g} and {steps.max():.6g}. Interpolate to an even grid first."
-        )
-    return values, step
-
-
-def _axis(path: Path, held: xarray.Dataset, dim: str) -> Axis:
-    values, step = _even(path, held, dim)
-    attributes = held[dim].attrs
-    if "boundary" not in attributes:
-        warnings.warn(
-            f"{path}: coordinate {dim!r} has no attribute 'boundary' (such as 'periodic periodic'); "
-            "its ends count as outflow.",
-            stacklevel=4,
-        )
-    boundary: Any = tuple(str(attributes.get("boundary", "outflow outflow")).split())
-    placement = str(attributes.get("placement", "left" if "periodic" in boundary else "ends"))
-    first, last = float(values[0]), float(values[-1])
-    below, above = {"left": (0.0, 1.0), "ends": (0.0, 0.0), "centres": (0.5, 0.5)}.get(placement, (0.0, 0.0))
-    unit = str(attributes.get("units", "1"))
-    return Axis(dim, len(values), first - below * step, last + above * step, boundary, placement, unit)  # type: ignore[arg-type]
-
-
-def _parameters(path: Path, held: xarray.Dataset) -> dict[str, Any]:
-    text = held.attrs.get("parameters", "{}")
-    try:
-        values = json.loads(text)
-    except (TypeError, ValueError):
-        values = None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: the attribute 'parameters' must be a JSON object, it is {text!r}.")
-    return values
+    dims = ("sample", *(("time",) if dataset.signature.evolves else ()), *(axis.name for axis in dataset.grid.axes))
+    stored = stored_variables(dataset.signature, dataset.grid)
+    with h5netcdf.File(path, "w") as file:
+        coordinates = coordinates_of(dataset)
+        file.dimensions = {name: len(variable.values) for name, variable in coordinates.items()}
+        targets: list[Any] = [file.create_variable(s.name, dims, "<f4") for s in stored]
+        for name, variable in coordinates.items():
+            made = file.create_variable(name, variable.dims, data=variable.values)
+            made.attrs.update(variable.attributes)
+        for target, one in zip(targets, stored, strict=True):
+            target.attrs.update(describe(one))
+        told = {"Conventions": CONVENTIONS, "source": f"resolvent {versions()['resolvent']}"}
+        file.attrs.update({**told, **global_attributes(dataset)})
+        for rows, arrays in blocks(dataset, report):
+            for target, one in zip(targets, stored, strict=True):
+                values = arrays[-1] if one.role == "output" else arrays[0]
+                target[rows] = values[(slice(None),) * (len(dims) - dataset.grid.dim) + (one.position,)].numpy()

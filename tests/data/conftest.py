@@ -104,4 +104,4 @@ def failing(monkeypatch):
 def small_shards(monkeypatch):
     """Four samples a shard."""
     # the package's attribute `generate` is the function, so the module is asked for by name
-    monkeypatch.setattr(importlib.import_module("resolvent.data.generate"), "SHARD_SAMPLES", 4)
+    monkeypatch.setattr(importlib.import_module("resolvent.data.generate"), "GROUP_SAMPLES", 4)

@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -56,7 +57,7 @@ def test_an_evolution_has_its_initial_state_as_input(tmp_path, evolving, small_s
 
 def test_inputs_depend_on_seed_and_number_alone(tmp_path, static, monkeypatch):
     many = generate(static(), resolution=4, count=40, seed=3, cache=tmp_path).read(range(40))[0]
-    monkeypatch.setattr(generating, "SHARD_SAMPLES", 2)
+    monkeypatch.setattr(generating, "GROUP_SAMPLES", 2)
     few = generate(static(), resolution=4, count=21, seed=3, cache=tmp_path).read(range(21))[0]
     other = generate(static(), resolution=4, count=21, seed=4, cache=tmp_path).read(range(21))[0]
     assert torch.equal(many[:21], few)
@@ -81,6 +82,91 @@ def test_the_number_of_workers_changes_nothing(tmp_path, small_shards, monkeypat
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
     assert seen[0][:2] == (0, 14)
     assert seen[-1][:2] == (14, 14)
+
+
+@pytest.mark.parametrize("shards", [4, 2, 1])
+def test_the_size_of_tasks_and_shards_changes_nothing(tmp_path, small_shards, monkeypatch, shards):
+    """Groups of 4 are solved together, whether a shard holds one, two or four of them; steps are chosen per group."""
+    problem = NavierStokes(frames=2)
+    whole = generate(problem, resolution=16, count=14, cache=tmp_path / "one", workers=1)
+    monkeypatch.setattr(generating, "SHARDS", shards)
+    other = generate(problem, resolution=16, count=14, cache=tmp_path / "other", workers=1)
+    assert len(shards_of(tmp_path / "other")) == shards
+    assert torch.equal(other.trajectories(range(14)), whole.trajectories(range(14)))
+
+
+def test_a_million_samples_do_not_fill_a_folder_with_files(evolving):
+    """16² and two fields: 489 files of 4 MiB; 32 MiB is the most that a file may take."""
+    from resolvent.pde.darcy import Darcy
+
+    posed = generating.pose(Darcy(), resolution=16, count=1_000_000)
+    assert (posed.shard_size, sum(1 for _ in posed.shards())) == (2048, 489)
+    assert generating.group_size(posed.signature, posed.grid) == 256
+    assert generating.pose(Darcy(), resolution=16, count=50_000).shard_size == 256
+    assert generating.pose(NavierStokes(), resolution=64, count=1_000_000).shard_size == 64
+
+
+def test_entering_a_shard_costs_the_same_however_many_there_are(tmp_path, static, monkeypatch):
+    """The manifest is not rewritten while shards are made, so a million samples cost no square of anything."""
+    written = []
+    monkeypatch.setattr(generating, "GROUP_SAMPLES", 1)
+    whole = generating.Book.save
+    monkeypatch.setattr(generating.Book, "save", lambda book: (whole(book), written.append(len(book.shards))))
+    for count in (8, 16):
+        written.clear()
+        generate(static(), resolution=4, count=count, cache=tmp_path / str(count), workers=1)
+        assert written == [0, count]  # at the beginning and at the end
+    assert {path.name for path in folder_of(tmp_path / "16").iterdir()} - set(shards_of(tmp_path / "16")) == {
+        "manifest.json",
+        ".lock",
+    }
+
+
+def test_a_journal_cut_short_costs_its_last_shard(tmp_path, static, small_shards, calls):
+    generate(static(), resolution=4, count=14, cache=tmp_path, workers=1)
+    folder = folder_of(tmp_path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    lines = [json.dumps([name, shard]) for name, shard in sorted(manifest["shards"].items())[:3]]
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "complete": False, "shards": {}}))
+    (folder / "journal.jsonl").write_text("\n".join(lines)[:-9])
+    calls.clear()
+    generate(static(), resolution=4, count=14, cache=tmp_path, workers=1)
+    assert calls == [4, 2]  # the third, whose line is cut, and the fourth, which has none
+
+
+def test_a_device_that_is_not_there_is_refused(tmp_path, static):
+    with pytest.raises(ValueError, match="Unknown device 'gpu'"):
+        generate(static(), resolution=4, count=2, cache=tmp_path, device="gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="No CUDA device"):
+            generate(static(), resolution=4, count=2, cache=tmp_path, device="cuda")
+
+
+def test_another_device_is_another_question_and_is_used(tmp_path, static, monkeypatch):
+    """``meta`` stands for a GPU: fields arrive there, and their values never come back."""
+    assert (
+        generating.pose(static(), resolution=4, count=2, device="cpu").key
+        == generating.pose(static(), resolution=4, count=2).key
+    )
+    posed = generating.pose(static(), resolution=4, count=2, device="meta")
+    assert posed.key != generating.pose(static(), resolution=4, count=2).key
+    seen = []
+    monkeypatch.setattr(
+        generating, "_solve", lambda problem, posed, inputs, first: seen.append(inputs.device.type) or inputs.cpu() * 0
+    )
+    with pytest.raises(NotImplementedError):
+        generating.make(posed, static(), ("shard-00000.nc", 0, 2))
+    assert seen == ["meta"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_says_the_same_to_round_off(tmp_path):
+    problem = NavierStokes(frames=2)
+    here, there = (
+        generate(problem, resolution=32, count=4, cache=tmp_path, device=device).trajectories(range(4))
+        for device in ("cpu", "cuda")
+    )
+    torch.testing.assert_close(there, here, rtol=1e-5, atol=1e-6)  # float32 storage of float64 solutions
 
 
 class Spying(generating.Workers):
@@ -174,7 +260,7 @@ import importlib, os, pathlib, signal, sys
 from resolvent.data import generate
 from resolvent.pde.navier_stokes import NavierStokes
 files = importlib.import_module("resolvent.data._files")
-importlib.import_module("resolvent.data.generate").SHARD_SAMPLES = 4
+importlib.import_module("resolvent.data.generate").GROUP_SAMPLES = 4
 sync, parts = os.fsync, []
 def fsync(descriptor):
     if os.readlink(f"/proc/self/fd/{descriptor}").find("shard-00002") >= 0:
@@ -191,13 +277,16 @@ def test_a_killed_generation_goes_on_where_it_stopped(tmp_path, small_shards):
     ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
     assert ended.returncode == -9
     folder = folder_of(tmp_path)
-    kept = (folder / "shard-00000.nc").stat()
+    kept = {name: (folder / name).stat().st_ino for name in ("shard-00000.nc", "shard-00001.nc")}
+    assert sorted(path.name for path in folder.glob("shard-*.nc")) == sorted(kept)
     assert len(list(folder.glob("shard-00002.nc.*.part"))) == 1
     with pytest.raises(DamagedData, match="unfinished"):
         open_dataset(folder)
     problem = NavierStokes(frames=2)
     generate(problem, resolution=16, count=14, cache=tmp_path, workers=1)
-    assert (folder / "shard-00000.nc").stat().st_ino == kept.st_ino  # the first shard was entered and is kept
+    # every shard that was finished is kept: a kill costs the one in the making
+    assert {name: (folder / name).stat().st_ino for name in kept} == kept
+    assert not (folder / "journal.jsonl").exists()
     assert list(folder.glob("*.part")) == []
     generate(problem, resolution=16, count=14, cache=tmp_path / "unbroken", workers=1)
     assert shards_of(tmp_path / "unbroken") == {path.name: path.read_bytes() for path in folder.glob("shard-*.nc")}
@@ -220,7 +309,7 @@ def test_a_full_disk_is_said_and_survived(tmp_path, static, small_shards, monkey
     kept = {path.name: path.stat().st_ino for path in folder.glob("shard-*.nc")}
     assert sorted(kept) == ["shard-00000.nc", "shard-00001.nc"]
     monkeypatch.undo()
-    monkeypatch.setattr(generating, "SHARD_SAMPLES", 4)
+    monkeypatch.setattr(generating, "GROUP_SAMPLES", 4)
     data = generate(static(), resolution=4, count=14, cache=tmp_path, workers=1)
     assert len(data.source["shards"]) == 4
     assert (folder / "shard-00000.nc").stat().st_ino == kept["shard-00000.nc"]
