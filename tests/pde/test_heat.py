@@ -36,6 +36,35 @@ def test_a_sum_of_modes_in_two_dimensions(shape, sides):
     torch.testing.assert_close(got[0, :, 0], expected, rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("dim", [1, 2, 3])
+@pytest.mark.parametrize(("boundary", "wave"), [("dirichlet", torch.sin), ("neumann", torch.cos)])
+def test_a_mode_between_walls(boundary, wave, dim):
+    """Products of sin(n pi x / L) or cos(n pi x / L) decay at nu times the sum of (n pi / L)²."""
+    problem = Heat(dim=dim, boundary=boundary, diffusivity=0.02, length=2.0)
+    grid = problem.grid(9)
+    numbers = (3, 1, 2)[:dim]
+    factors = [wave(n * math.pi / 2.0 * x) for n, x in zip(numbers, grid.mesh(), strict=True)]
+    u = torch.stack(factors).prod(dim=0)[None, None]
+    rate = 0.02 * sum((n * math.pi / 2.0) ** 2 for n in numbers)
+    expected = torch.stack([math.exp(-rate * t) * u for t in TIMES], dim=1)
+    torch.testing.assert_close(problem.exact(u, grid, TIMES), expected, rtol=0, atol=1e-14)
+
+
+def test_heat_is_kept_by_insulated_walls_and_lost_through_cold_ones():
+    generator = torch.Generator().manual_seed(0)
+    insulated, cold = Heat(boundary="neumann"), Heat(boundary="dirichlet")
+    grid = insulated.grid(16)
+    u = insulated.sample(3, grid, generator=generator) + 1.0
+    torch.testing.assert_close(insulated.reference()(u, grid).mean(dim=-1), torch.ones(3, 10, 1, dtype=u.dtype))
+    grid = cold.grid(17)
+    frames = cold.reference()(cold.sample(3, grid, generator=generator), grid)
+    assert bool((frames.square().mean(dim=-1).diff(dim=1) < 0).all())
+
+
+def test_apebench_diffusion_has_its_difficulty():
+    assert Heat(**Heat.presets["apebench"]).diffusivity * 160**2 * 2 == pytest.approx(4.0)
+
+
 def test_the_nyquist_mode_decays_too():
     grid = Grid.box(8)
     u = torch.tensor([1.0, -1.0] * 4, dtype=torch.float64)[None, None]
@@ -67,7 +96,9 @@ def test_steps_of_any_length_lead_to_the_same_place():
     ("values", "message"),
     [
         ({"diffusivity": -1.0}, "diffusivity must be at least 0"),
-        ({"dim": 3}, "dim is 1 or 2"),
+        ({"dim": 4}, "dim is 1, 2 or 3"),
+        ({"boundary": "robin"}, "boundary is"),
+        ({"boundary": "neumann", "initial": "truncated_fourier"}, "draws periodic states"),
         ({"dim": 2, "alpha": 1.0}, "alpha must be above dim / 2"),
         ({"length": 0.0}, "length must be positive"),
         ({"frames": 0}, "frames must be positive"),
