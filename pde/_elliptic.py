@@ -223,9 +223,11 @@ def _multigrid(matrix: sparse.csc_array, tolerance: float) -> Inverse:
 
     def solve(right: Array) -> Array:
         solution = hierarchy.solve(right, tol=tolerance, accel="cg", maxiter=200)
-        # the recursive residual of CG drifts from the true one; ten times the tolerance allows for that only
+        # the recursive residual of CG drifts from the true one; ten times the tolerance allows for that only. Round-off
+        # is all that is left where A u is a sum of large terms: at contrast 1000 on 513² nodes that is 2e-9 of f
         misfit, size = np.linalg.norm(right - compressed @ solution), np.linalg.norm(right)
-        if not misfit <= 10 * tolerance * size:
+        roundoff = np.finfo(float).eps * np.linalg.norm(abs(compressed) @ abs(solution))
+        if not misfit <= 10 * max(tolerance * size, roundoff):
             raise SolverError(
                 f"algebraic multigrid reached a relative residual of {misfit / size:.1e} instead of {tolerance:.1e} "
                 "in 200 iterations; use method='direct' or a larger tolerance."

@@ -35,12 +35,13 @@ Series = Literal["fourier", "sine", "cosine"]
 
 @torch.no_grad()
 def fast_poisson(
-    source: Float[Tensor, "*batch_and_space"], grid: Grid, *, symbol: Symbol = "spectral"
+    source: Float[Tensor, "*batch_and_space"], grid: Grid, *, symbol: Symbol = "spectral", shift: float = 0.0
 ) -> Float[Tensor, "*batch_and_space"]:
-    r"""Solve :math:`-\Delta u = f` over the last ``grid.dim`` axes, in float64; zero at Dirichlet nodes.
+    r"""Solve :math:`-\Delta u - s u = f` (s: shift) over the last ``grid.dim`` axes, float64; zero at Dirichlet nodes.
 
     Without a Dirichlet axis there is a solution only for sources of zero mean, and it is free up to a constant: the
-    mean of the source is removed and the solution of zero mean is returned. Raises ``ValueError`` for a boundary
+    mean of the source is removed and the solution of zero mean is returned. A mode whose eigenvalue is the shift itself
+    resonates: its part of the source is removed likewise. Raises ``ValueError`` for a boundary
     kind, a placement or a shape that this method does not serve.
     """
     if symbol not in get_args(Symbol):
@@ -52,7 +53,7 @@ def fast_poisson(
     values = values[(..., *(slice(1, -1) if kind == "sine" else slice(None) for kind in kinds))]
     for j, kind in enumerate(kinds, start=-grid.dim):
         values = _FORWARD[kind](values, axis=j)
-    values = values * _inverse_symbol(grid, symbol)
+    values = values * _inverse_symbol(grid, symbol, shift)
     for j, kind in enumerate(kinds, start=-grid.dim):
         values = _BACKWARD[kind](values, axis=j)
     solution = torch.from_numpy(np.ascontiguousarray(values.real))
@@ -86,13 +87,14 @@ def _series(axis: Axis) -> Series:
 
 
 @functools.lru_cache(maxsize=32)
-def _inverse_symbol(grid: Grid, symbol: Symbol) -> np.ndarray:
+def _inverse_symbol(grid: Grid, symbol: Symbol, shift: float) -> np.ndarray:
     total = np.zeros(())
     for axis in grid.axes:
         k = wavenumbers(axis).numpy()
         squares = k**2 if symbol == "spectral" else (2 / axis.spacing * np.sin(k * axis.spacing / 2)) ** 2
         total = total[..., None] + squares
-    return np.divide(1.0, total, out=np.zeros_like(total), where=total > 0)
+    total = total - shift
+    return np.divide(1.0, total, out=np.zeros_like(total), where=total != 0)
 
 
 def wavenumbers(axis: Axis) -> Float[Tensor, " modes"]:
