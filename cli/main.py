@@ -56,10 +56,25 @@ def _list() -> int:
     from ..evaluation import registry
 
     for kind in ("problem", "model"):
+        entries = registry.entries(kind)
+        width = max((len(entry.name) for entry in entries), default=0)
         sys.stdout.write(f"{kind}s\n")
-        for entry in registry.entries(kind):
-            sys.stdout.write(f"  {entry.name:<18} {entry.origin:<10} {entry.summary}\n")
+        for entry in entries:
+            sys.stdout.write(f"  {entry.name:<{width}}  {entry.origin:<9}  {_readable(entry.summary)}\n")
     return DONE
+
+
+# docstrings speak LaTeX where pages are made of them; a terminal does not
+_SIGNS = {
+    **{r"\Delta ": "Δ", r"\nabla\cdot": "∇·", r"\nabla ": "∇", r"\mu": "μ", r"\omega": "ω"},
+    **{r"\sin ": "sin ", r"\,": " "},
+}
+
+
+def _readable(summary: str) -> str:
+    for sign, plain in {":math:`": "", "`": "", **_SIGNS}.items():
+        summary = summary.replace(sign, plain)
+    return summary
 
 
 def _doctor() -> int:

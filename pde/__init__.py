@@ -1,40 +1,65 @@
 """The equations, and the solvers we trust. One public file a problem; machinery is private.
 
 What a problem outside this repository needs is here too: :class:`Semilinear` and :class:`PeriodicEvolution` for
-periodic evolution equations, random fields, Fourier resampling.
+periodic evolution equations, :class:`RefinedEvolution` and :class:`BetweenWalls` around them, :class:`ConservationLaw`
+and :class:`FiniteVolumes` for shocks, :class:`WithEquation` for a strong form as data, random fields, resampling.
 """
 
+from ._coarser_cells import OnCoarserCells, shock_ladder
+from ._equation import Condition, Derivatives, Equation, Term, WithEquation, dirichlet
+from ._finite_volume import ConservationLaw, FiniteVolumes
 from ._grid import Axis, Grid
 from ._periodic import OnCoarserGrid, PeriodicEvolution, Semilinear, coarse_ladder
 from ._problem import Channel, Problem, Setup, Signature, WithExact, WithResidual
+from ._products import pointwise
 from ._random_fields import dirichlet_field, neumann_field, periodic_field
+from ._refined import RefinedEvolution, refined_ladder
 from ._solver import OneFrame, Solver, SolverError, Stepped, check_fields, check_times, frame_numbers, rollout
 from ._spectral import Modes, fourier_resample
+from ._walls import BetweenWalls, between_walls, torus_of, wall_field, wall_grid
 
 __all__ = [
     "Axis",
+    "BetweenWalls",
     "Channel",
+    "Condition",
+    "ConservationLaw",
+    "Derivatives",
+    "Equation",
+    "FiniteVolumes",
     "Grid",
     "Modes",
+    "OnCoarserCells",
     "OnCoarserGrid",
     "OneFrame",
     "PeriodicEvolution",
     "Problem",
+    "RefinedEvolution",
     "Semilinear",
     "Setup",
     "Signature",
     "Solver",
     "SolverError",
     "Stepped",
+    "Term",
+    "WithEquation",
     "WithExact",
     "WithResidual",
+    "between_walls",
     "check_fields",
     "check_times",
     "coarse_ladder",
+    "dirichlet",
     "dirichlet_field",
     "fourier_resample",
     "frame_numbers",
     "neumann_field",
     "periodic_field",
+    "pointwise",
+    "refined_ladder",
     "rollout",
+    "shock_ladder",
+    "torus_of",
+    "wall_field",
+    "wall_grid",
 ]

@@ -103,6 +103,8 @@ class Burgers(Problem, Semilinear, WithExact):
     }
 
     def __post_init__(self) -> None:
+        if self.viscosity == 0:
+            raise ValueError("Without viscosity fronts become shocks: use the problem inviscid_burgers.")
         check_positive(viscosity=self.viscosity, sigma=self.sigma, length=self.length)
         check_positive(frames=self.frames, spacing=self.spacing)
         check_not_negative(tau=self.tau)

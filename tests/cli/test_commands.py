@@ -140,6 +140,7 @@ def test_list_and_doctor(command: Command) -> None:
     assert status == 0
     assert "torch" in out
     assert "cores" in out
+    assert "\\" not in command("list", entry=main)[1], "LaTeX in a terminal"
 
 
 def test_help_shows_the_options_of_the_named_problem_and_model(command: Command) -> None:

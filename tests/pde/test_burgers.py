@@ -211,3 +211,8 @@ def test_published_parameters():
     assert ape.spacing * 160 == pytest.approx(1.5)
     assert ape.viscosity * ape.spacing * 160**2 * 2 == pytest.approx(1.5)
     assert ape.sample(1, ape.grid(160), generator=generator()).abs().max() == 1.0
+
+
+def test_no_viscosity_names_the_problem_for_shocks():
+    with pytest.raises(ValueError, match="inviscid_burgers"):
+        Burgers(viscosity=0.0)
