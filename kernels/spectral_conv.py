@@ -1,4 +1,4 @@
-r"""Spectral convolution: keep the low Fourier modes of a real field, mix its channels mode by mode, transform back.
+r"""Spectral convolution: keep the low waves of a real field, mix its channels wave by wave, transform back.
 
 .. math:: y_o(x) = b_o + \mathrm{Re} \sum_k e^{2\pi i k\cdot x} \sum_i W_{io}(k)\,\hat u_i(k),\qquad
           \hat u(k) = \frac1N \sum_x u(x)\,e^{-2\pi i k\cdot x}
@@ -13,73 +13,149 @@ This is neuraloperator's layout (fft_norm="forward"), with two of its results pu
 another number of nodes pads between the positive and the negative modes (theirs pads behind the negative ones, which
 aliases them), and odd sizes keep their phase (theirs shifts the spectrum twice in the same direction).
 
-Onto another grid (``output_shape``), the result is the band-limited interpolation of the result on the input grid:
-the Nyquist mode of an even axis is shared evenly by +n/2 and -n/2 when refining, folded when coarsening.
+``basis`` names the waves of each axis: ``fourier``, or sines and cosines for walls (see :mod:`._bases`), where the
+wave is :math:`\sin\pi kx`, index j holding k = j + 1, or :math:`\cos\pi kx`, index j holding k = j, and u-hat is the
+coefficient of u in these waves. The last *Fourier* axis is then the halved one; without any the weight is real.
 
-Two forms, equal in values and gradients: :func:`spectral_conv_reference` in plain ``torch.fft``, and
-:func:`spectral_conv_products`, truncated transforms as products with real matrices, which computes kept modes only.
-:func:`spectral_conv` chooses. It computes in the wider precision of inputs and weight, also under autocast.
+The weight may be depthwise (``c m_1 ... m_d``: no channel mixing) or factorised (see :mod:`._factors`).
+
+Onto another grid (``output_shape``), the result is the band-limited interpolation of the result on the input grid:
+the Nyquist mode of an even Fourier axis is shared evenly by +n/2 and -n/2 when refining, folded when coarsening.
+
+Forms, equal in values and gradients: :func:`spectral_conv_reference` in plain ``torch.fft`` (walls by odd and even
+extension); ``spectral_conv_products``, truncated transforms as products with real matrices; ``spectral_conv_mixed``,
+the last axis by truncated FFT; on a GPU with Triton ``spectral_conv_triton``. :func:`spectral_conv` chooses. It
+computes in the wider precision of inputs and weight, also under autocast.
 """
 
 from __future__ import annotations
 
-import functools
-import math
+import importlib.util
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Float
 from torch import Tensor
 
-# Products win while an axis keeps at most this many modes, positive and negative. Measured on one CPU core, values and
-# gradients, time of torch.fft over time of products (benchmarks/fno_training_step.py --kernels): 128² nodes with 16
-# modes 1.6, 32 modes 1.7, 64 modes 0.95, 128 modes 0.94; 256² with 64 modes 1.4, 128 modes 0.7; 4096 nodes in one
-# dimension with 16 modes 3.9, 64 modes 1.1, 256 modes 0.7; 64³ with 16 modes 2.0.
-MOST_MODES = 64
+from ._bases import BASES, axes_of, real_forward, real_inverse
+from ._factors import (
+    CP,
+    REAL_OF,
+    TT,
+    Planes,
+    Tucker,
+    Weight,
+    converted,
+    is_complex,
+    is_depthwise,
+    modes_of,
+    shape_of,
+    tensors_of,
+    to_dense,
+)
+from ._plain import tracing
+from ._products import spectral_conv_mixed, spectral_conv_products
+
+# The last axis goes by FFT from this many kept columns on, by matrices below. Measured, one thread, float32, values and
+# gradients, time of matrices over time of the FFT (benchmarks/spectral_conv.py --table): 9 columns 0.37 at 64², 0.59 at
+# 128², 0.48 at 256²; 17 columns 1.05 at 64², 0.65 at 128², 0.91 at 256², 33 columns 1.1 to 1.3 at 128² and 256².
+FFT_FROM = 33
 
 
 def spectral_conv(
     inputs: Float[Tensor, "batch c_in *space"],
-    weight: Complex[Tensor, "c_in c_out *modes"],
+    weight: Weight,
     bias: Float[Tensor, " c_out"] | None = None,
     *,
     output_shape: Sequence[int] | None = None,
+    basis: str | Sequence[str] = "fourier",
 ) -> Float[Tensor, "batch c_out *out"]:
     """Apply the spectral convolution in whichever form is faster here; see the module for the definition.
 
-    ``output_shape`` is the number of nodes of the result an axis (default: that of the inputs). The result has the
-    wider precision of inputs and weight. Raises ``ValueError`` where the weight holds modes the inputs cannot resolve.
+    output_shape  nodes of the result an axis (default: those of the inputs)
+    basis         one word for all axes, or one each: fourier, sine, sine-centres, cosine, cosine-ends
+    weight        dense or depthwise tensor, :class:`Planes` (no complex type in the graph), :class:`CP`,
+                  :class:`Tucker` or :class:`TT`
+
+    The result has the wider precision of inputs and weight. Raises ``ValueError`` where the weight holds modes the
+    inputs cannot resolve, and for shapes and types that do not fit.
     """
     space = tuple(inputs.shape[2:])
     shape = space if output_shape is None else tuple(output_shape)
-    _check(inputs, weight, shape)
-    form = spectral_conv_products if _prefers_products(inputs, weight) else spectral_conv_reference
+    words = (basis,) * len(space) if isinstance(basis, str) else tuple(basis)
+    _check(inputs, weight, bias, shape, words)
     # Module.double() leaves complex parameters single, and autocast makes inputs half: meet at the wider of the two
-    dtype = torch.promote_types(inputs.dtype, weight.dtype.to_real())
+    dtype = inputs.dtype
+    for part in tensors_of(weight):
+        dtype = torch.promote_types(dtype, REAL_OF.get(part.dtype, part.dtype))
     bias = None if bias is None else bias.to(dtype)
     with torch.autocast(inputs.device.type, enabled=False):
-        return form(inputs.to(dtype), weight.to(dtype.to_complex()), bias, shape)
+        return _apply(inputs.to(dtype), converted(weight, dtype), bias, shape, words)
+
+
+def _apply(
+    inputs: Tensor, weight: Weight, bias: Tensor | None, shape: tuple[int, ...], basis: tuple[str, ...]
+) -> Tensor:
+    if len(inputs) == 0:  # an FFT refuses empty tensors
+        one = torch.cat([inputs, inputs.new_zeros(1, *inputs.shape[1:])])
+        return spectral_conv_products(one, weight, bias, shape, basis)[:0]
+    if _triton_serves(inputs, weight, basis):
+        from ._spectral_triton import spectral_conv_triton
+
+        return spectral_conv_triton(inputs, to_dense(weight), bias, shape)
+    form = spectral_conv_mixed if _prefers_fft(inputs, weight, basis) else spectral_conv_products
+    return form(inputs, weight, bias, shape, basis)
+
+
+def _triton_serves(inputs: Tensor, weight: Weight, basis: tuple[str, ...]) -> bool:
+    """The kernels know Fourier axes and dense weights (factors are multiplied out before)."""
+    return (
+        inputs.is_cuda
+        and inputs.dtype in (torch.float32, torch.float64)
+        and set(basis) == {"fourier"}
+        and not is_depthwise(weight, len(basis))
+        and importlib.util.find_spec("triton") is not None
+    )
+
+
+def _prefers_fft(inputs: Tensor, weight: Weight, basis: tuple[str, ...]) -> bool:
+    """Matrices wherever a compiler, an export or ``torch.func`` looks on: they are plain real operations."""
+    if basis[-1] != "fourier" or isinstance(weight, Planes) or tracing():
+        return False
+    return modes_of(weight, len(basis))[-1] >= FFT_FROM
 
 
 def spectral_conv_reference(
     inputs: Float[Tensor, "batch c_in *space"],
-    weight: Complex[Tensor, "c_in c_out *modes"],
+    weight: Weight,
     bias: Float[Tensor, " c_out"] | None,
     shape: Sequence[int],
+    basis: Sequence[str] | None = None,
 ) -> Float[Tensor, "batch c_out *out"]:
-    """The plain form: real FFT, kept modes, channel mixing, placement, inverse real FFT."""
-    space, dim = inputs.shape[2:], inputs.ndim - 2
-    values = torch.fft.rfftn(inputs, dim=tuple(range(-dim, 0)), norm="forward")
-    for axis in range(2, dim + 1):
-        rows = _centred(weight.shape[axis], inputs.device) % space[axis - 2]
-        values = values.index_select(axis, rows)
-    values = torch.einsum("bi...,io...->bo...", values[..., : weight.shape[-1]], weight)
-    for axis in range(2, dim + 1):
-        values = _place(values, axis, space[axis - 2], shape[axis - 2])
-    if dim > 1:
-        values = torch.fft.ifftn(values, dim=tuple(range(-dim, -1)), norm="forward")
-    values = torch.fft.irfft(_halved(values, space[-1], shape[-1]), n=shape[-1], norm="forward")
+    """The plain form: transform, kept waves, mixing, placement, inverse transform; ``basis`` has a word an axis."""
+    space, dim, dense = inputs.shape[2:], inputs.ndim - 2, to_dense(weight)
+    axes = axes_of(basis or ["fourier"] * dim, dense.shape[-dim:])
+    fourier = [i for i, axis in enumerate(axes) if axis.fourier]
+    walls = [i for i, axis in enumerate(axes) if not axis.fourier]
+    values = inputs
+    for i in walls:
+        values = real_forward(values, i + 2, axes[i])
+    if fourier:
+        values = torch.fft.rfftn(values, dim=[i + 2 for i in fourier], norm="forward")
+        for i in fourier[:-1]:
+            values = values.index_select(i + 2, _centred(axes[i].modes, inputs.device) % space[i])
+        values = values.narrow(fourier[-1] + 2, 0, axes[fourier[-1]].modes)
+    values = values * dense if dense.ndim == dim + 1 else torch.einsum("bi...,io...->bo...", values, dense)
+    for i in fourier[:-1]:
+        values = _place(values, i + 2, space[i], shape[i])
+        values = torch.fft.ifft(values, dim=i + 2, norm="forward")
+    for i in fourier[-1:]:
+        values = _halved(values, i + 2, space[i], shape[i])
+        values = torch.fft.irfft(values, n=shape[i], dim=i + 2, norm="forward")
+    for i in walls:
+        values = real_inverse(values, i + 2, axes[i], shape[i])
     return values if bias is None else values + bias.reshape(-1, *(1,) * dim)
 
 
@@ -95,151 +171,66 @@ def _place(values: Tensor, axis: int, size: int, new_size: int) -> Tensor:
     return placed.index_add(axis, rows[resolved] % new_size, values.index_select(axis, resolved))
 
 
-def _halved(values: Tensor, size: int, new_size: int) -> Tensor:
+def _halved(values: Tensor, axis: int, size: int, new_size: int) -> Tensor:
     """Columns ready for an inverse real FFT: real where it must be, Nyquist column shared or folded.
 
     Some inverse real FFTs do not ignore the imaginary part of the mean and Nyquist columns (pytorch issue 154496).
     """
-    columns = list(values[..., : new_size // 2 + 1].split(1, dim=-1))
+    kept = min(values.shape[axis], new_size // 2 + 1)
+    columns = list(values.narrow(axis, 0, kept).split(1, dim=axis))
     columns[0] = columns[0].real.to(values.dtype)
     nyquist = min(size, new_size) // 2
-    if min(size, new_size) % 2 == 0 and nyquist < len(columns):
+    if min(size, new_size) % 2 == 0 and 0 < nyquist < len(columns):
         share = 1.0 if size == new_size else (0.5 if size < new_size else 2.0)
         columns[nyquist] = share * columns[nyquist].real.to(values.dtype)
-    return torch.cat(columns, dim=-1)
-
-
-def spectral_conv_products(
-    inputs: Float[Tensor, "batch c_in *space"],
-    weight: Complex[Tensor, "c_in c_out *modes"],
-    bias: Float[Tensor, " c_out"] | None,
-    shape: Sequence[int],
-) -> Float[Tensor, "batch c_out *out"]:
-    """The fast form: each transform a product with a real matrix that holds the kept modes only.
-
-    Complex values are carried as ``... 2 m_d`` (real, imaginary part), so that every product is a real one.
-    """
-    batch, c_in, *space = inputs.shape
-    c_out, *modes = weight.shape[1:]
-    m, like = modes[-1], (inputs.dtype, inputs.device)
-    values = inputs.reshape(-1, space[-1]) @ _last_analysis(space[-1], m, math.prod(space), *like)
-    for axis in reversed(range(len(space) - 1)):
-        turns = _turns(space[axis], space[axis], modes[axis], *like)
-        rows = batch * c_in * math.prod(space[:axis])
-        values = _turn(turns, values.reshape(rows, space[axis], -1, 2, m))
-    real, imaginary = values.reshape(batch, c_in, -1, 2, m).unbind(dim=3)
-    values = _mix(real.flatten(2), imaginary.flatten(2), weight, bias)
-    for axis in range(len(space) - 1):
-        turns = _turns(space[axis], shape[axis], modes[axis], *like)
-        rows = batch * c_out * math.prod(shape[:axis])
-        values = _turn_back(turns, values.reshape(rows, modes[axis], -1, 2, m))
-    values = values.reshape(-1, 2 * m) @ _last_synthesis(space[-1], shape[-1], m, *like)
-    return values.reshape(batch, c_out, *shape)
-
-
-def _turn(turns: Tensor, values: Float[Tensor, "rows size rest 2 m"]) -> Float[Tensor, "rows modes rest 2 m"]:
-    """Multiply by exp(-i angle) and sum over the nodes; ``turns`` stacks cosines over sines, (2 modes, size)."""
-    rows, size, rest, _, m = values.shape
-    parts = torch.bmm(turns.expand(rows, -1, -1), values.reshape(rows, size, -1)).view(rows, 2, -1, rest, 2, m)
-    (cosine_real, cosine_imaginary), (sine_real, sine_imaginary) = (part.unbind(dim=-2) for part in parts.unbind(dim=1))
-    return torch.stack([cosine_real + sine_imaginary, cosine_imaginary - sine_real], dim=-2)
-
-
-def _turn_back(turns: Tensor, values: Float[Tensor, "rows modes rest 2 m"]) -> Float[Tensor, "rows size rest 2 m"]:
-    """Multiply by exp(+i angle) and sum over the modes."""
-    rows, _, rest, _, m = values.shape
-    real, imaginary = values.unbind(dim=-2)
-    stacked = torch.stack([values, torch.stack([-imaginary, real], dim=-2)], dim=1)
-    summed = torch.bmm(turns.t().expand(rows, -1, -1), stacked.reshape(rows, len(turns), -1))
-    return summed.view(rows, -1, rest, 2, m)
-
-
-def _mix(real: Tensor, imaginary: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Channel mixing as one batch of real products, a mode each: ``batch c_in mode`` to ``batch c_out row 2 m_d``."""
-    batch, c_in, count = real.shape
-    c_out, m = weight.shape[1], weight.shape[-1]
-    # contiguous: a batched product of strided matrices would go mode by mode
-    values = torch.cat([real, imaginary]).permute(2, 0, 1).contiguous()
-    matrices = torch.view_as_real(weight).reshape(c_in, c_out, count, 2).permute(2, 0, 3, 1).reshape(count, c_in, -1)
-    products = torch.bmm(values, matrices).view(count, 2, batch, 2, c_out)
-    # unbind, not indexing: its gradient is one stack, that of an index is a zero-filled whole
-    (rr, ri), (ir, ii) = (part.unbind(dim=2) for part in products.unbind(dim=1))
-    mixed = torch.stack([rr - ii, ri + ir])
-    if bias is not None:
-        # a constant is the mode 0, which costs less to change than every node
-        mean = mixed.new_zeros(2, count, 1, 1)
-        mean[0, _index_of_mean(weight.shape[2:])] = 1.0
-        mixed = mixed + mean * bias.flatten()
-    return mixed.view(2, -1, m, batch, c_out).permute(3, 4, 1, 0, 2)
-
-
-def _index_of_mean(modes: Sequence[int]) -> int:
-    index = 0
-    for count in modes[:-1]:
-        index = index * count + count // 2
-    return index * modes[-1]
-
-
-@functools.lru_cache(maxsize=128)
-def _last_analysis(size: int, modes: int, nodes: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(size, 2 modes): the forward transform of the last axis, with the factor 1/nodes of all axes together."""
-    with torch.inference_mode(False):
-        angles = _angles(torch.arange(modes), size)
-        return (torch.cat([angles.cos(), -angles.sin()]).t() / nodes).contiguous().to(device, dtype)
-
-
-@functools.lru_cache(maxsize=128)
-def _last_synthesis(size: int, new_size: int, modes: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(2 modes, new_size): the inverse of the halved axis, each column standing for k and -k."""
-    with torch.inference_mode(False):
-        k = torch.arange(modes)
-        once = (k == 0) | (2 * k == size)  # the mean and the Nyquist mode are their own mirror images
-        share = torch.where(once, 1.0, 2.0).double() * (2 * k <= new_size)
-        angles = _angles(k, new_size)
-        sines = torch.where((2 * k == size)[:, None], 0.0, angles.sin())
-        return torch.cat([share[:, None] * angles.cos(), -share[:, None] * sines]).to(device, dtype)
-
-
-@functools.lru_cache(maxsize=128)
-def _turns(size: int, new_size: int, modes: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(2 modes, new_size): cosines over sines of a centred axis at ``new_size`` nodes, for modes known from ``size``.
-
-    Forward transforms have ``new_size == size``.
-    """
-    with torch.inference_mode(False):
-        k = _centred(modes)
-        angles = _angles(k, new_size)
-        resolved = (2 * k.abs() <= new_size)[:, None].double()
-        sines = torch.where((2 * k.abs() == size)[:, None], 0.0, angles.sin())
-        return torch.cat([resolved * angles.cos(), resolved * sines]).to(device, dtype)
-
-
-def _angles(k: Tensor, size: int) -> Tensor:
-    """2 pi k j / size at the nodes j, in float64, reduced as integers first: exact to round-off for any k."""
-    return 2 * math.pi * (torch.outer(k, torch.arange(size)) % size).double() / size
+    return torch.cat(columns, dim=axis)
 
 
 def _centred(count: int, device: torch.device | None = None) -> Tensor:
     return torch.arange(-(count // 2), count - count // 2, device=device)
 
 
-def _prefers_products(inputs: Tensor, weight: Tensor) -> bool:
-    *leading, last = weight.shape[2:]
-    return inputs.device.type == "cpu" and max(2 * (last - 1), *leading, 0) <= MOST_MODES
-
-
-def _check(inputs: Tensor, weight: Tensor, shape: Sequence[int]) -> None:
-    space, modes = tuple(inputs.shape[2:]), tuple(weight.shape[2:])
-    if not (1 <= len(space) <= 3 and len(space) == len(modes) == len(shape) and inputs.shape[1] == weight.shape[0]):
+def _check(inputs: Tensor, weight: Weight, bias: Tensor | None, shape: tuple[int, ...], basis: tuple[str, ...]) -> None:
+    space, full = tuple(inputs.shape[2:]), shape_of(weight)
+    dim = len(space)
+    channels = inputs.shape[1] if inputs.ndim > 1 else None
+    fits = dim == len(shape) and len(full) in (dim + 1, dim + 2) and channels == full[0] and 0 not in full[:-dim]
+    if not (1 <= dim <= 3 and fits):
         raise ValueError(
-            "spectral_conv takes inputs (batch, c_in, *space) and a weight (c_in, c_out, *modes), 1 to 3 directions; "
-            f"got {tuple(inputs.shape)}, {tuple(weight.shape)} and output shape {tuple(shape)}."
+            "spectral_conv takes inputs (batch, c_in, *space) and a weight (c_in, c_out, *modes) or, depthwise, "
+            f"(c_in, *modes), 1 to 3 directions; got {tuple(inputs.shape)}, {full} and output shape {shape}."
         )
-    available = (*space[:-1], space[-1] // 2 + 1)
-    if any(kept > there for kept, there in zip(modes, available, strict=True)):
+    if len(basis) != dim or not set(basis) <= set(BASES):
+        raise ValueError(f"spectral_conv: basis is one of {BASES}, or one of them for each of {dim} axes; got {basis}.")
+    _check_types(inputs, weight, basis)
+    axes = axes_of(basis, full[-dim:])
+    available = tuple(axis.available(n) for axis, n in zip(axes, space, strict=True))
+    if any(not 1 <= axis.modes <= there for axis, there in zip(axes, available, strict=True)):
         raise ValueError(
-            f"spectral_conv: the weight keeps {modes} modes an axis, but a grid of {space} nodes has {available} "
-            "(the last axis is halved). Keep fewer modes or use a finer grid."
+            f"spectral_conv: the weight keeps {full[-dim:]} modes an axis, but a grid of {space} nodes has {available} "
+            "(the last Fourier axis is halved). Keep fewer modes, at least one, or use a finer grid."
+        )
+    c_out = full[0] if len(full) == dim + 1 else full[1]
+    least = tuple(2 if axis.basis in ("sine", "cosine-ends") else 1 for axis in axes)
+    if any(n < few for n, few in zip(shape, least, strict=True)) or (bias is not None and bias.shape != (c_out,)):
+        raise ValueError(
+            f"spectral_conv: the output needs at least {least} nodes and the bias {c_out} entries; got output shape "
+            f"{shape} and bias {None if bias is None else tuple(bias.shape)}."
+        )
+
+
+def _check_types(inputs: Tensor, weight: Weight, basis: tuple[str, ...]) -> None:
+    parts = tensors_of(weight)
+    if not inputs.is_floating_point() or not all(part.is_floating_point() or part.is_complex() for part in parts):
+        raise ValueError(
+            "spectral_conv takes real floating-point inputs and a floating-point or complex weight; got "
+            f"{inputs.dtype} and {parts[0].dtype}. Convert with .float(), or pass real and imaginary part as channels."
+        )
+    mixed = len({part.is_complex() for part in parts}) > 1
+    if mixed or is_complex(weight) != ("fourier" in basis) or (isinstance(weight, Planes) and parts[0].is_complex()):
+        raise ValueError(
+            "spectral_conv: the weight is complex (or Planes of reals) with a Fourier axis and real without; got "
+            f"{type(weight).__name__} of {parts[0].dtype} and basis {basis}."
         )
 
 
@@ -249,9 +240,19 @@ class Case:
 
     name: str
     inputs: Tensor
-    weight: Tensor
+    weight: Weight
     bias: Tensor | None
     output_shape: tuple[int, ...]
+    basis: tuple[str, ...]
+
+    @property
+    def dense_fourier(self) -> bool:
+        """Whether it is the plain op: Fourier axes, dense weight."""
+        return set(self.basis) == {"fourier"} and isinstance(self.weight, Tensor) and not self.depthwise
+
+    @property
+    def depthwise(self) -> bool:
+        return is_depthwise(self.weight, len(self.basis))
 
 
 # name, batch, c_in, c_out, sizes, modes as kept (last halved), output sizes, bias
@@ -277,18 +278,90 @@ _CASES: tuple[tuple[str, int, int, int, tuple[int, ...], tuple[int, ...], tuple[
     ("2d 64 width 32", 8, 32, 32, (64, 64), (16, 9), (64, 64), True),
 )
 
+# name, kind of weight, batch, c_in, c_out, basis, sizes, modes as kept, output sizes, bias
+_OTHER_CASES: tuple[
+    tuple[str, str, int, int, int, tuple[str, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...], bool], ...
+] = (
+    ("sine", "dense", 2, 3, 2, ("sine",), (17,), (6,), (17,), True),
+    ("sine full, finer", "dense", 2, 2, 2, ("sine",), (9,), (7,), (21,), False),
+    ("sine coarser", "dense", 2, 2, 2, ("sine",), (17,), (15,), (9,), True),
+    ("sine centres", "dense", 2, 2, 3, ("sine-centres",), (12,), (12,), (12,), True),
+    ("sine centres coarser", "dense", 2, 2, 3, ("sine-centres",), (12,), (12,), (7,), False),
+    ("cosine", "dense", 2, 3, 2, ("cosine",), (16,), (16,), (16,), True),
+    ("cosine finer", "dense", 2, 3, 2, ("cosine",), (10,), (10,), (25,), True),
+    ("cosine coarser", "depthwise", 2, 3, 3, ("cosine",), (16,), (12,), (8,), False),
+    ("cosine ends", "dense", 2, 2, 2, ("cosine-ends",), (9,), (9,), (9,), True),
+    ("cosine ends resampled", "dense", 2, 2, 2, ("cosine-ends",), (9,), (9,), (14,), False),
+    ("cosine ends coarser", "dense", 2, 2, 2, ("cosine-ends",), (13,), (11,), (7,), False),
+    ("2d sine", "dense", 2, 3, 2, ("sine", "sine"), (13, 17), (5, 6), (13, 17), True),
+    ("2d cosine", "dense", 2, 3, 2, ("cosine", "cosine"), (12, 11), (5, 11), (16, 9), True),
+    ("2d channel", "dense", 2, 2, 3, ("fourier", "sine"), (12, 13), (6, 5), (12, 13), True),
+    ("2d channel, last periodic", "dense", 2, 2, 3, ("cosine-ends", "fourier"), (9, 12), (7, 7), (11, 16), True),
+    ("3d channel", "dense", 1, 2, 2, ("fourier", "sine-centres", "fourier"), (6, 7, 8), (5, 4, 5), (8, 5, 7), True),
+    ("3d first halved", "dense", 1, 2, 2, ("fourier", "sine", "cosine"), (8, 7, 5), (5, 4, 5), (7, 6, 9), True),
+    ("depthwise", "depthwise", 2, 3, 3, ("fourier", "fourier"), (12, 10), (6, 4), (17, 13), True),
+    ("planes", "planes", 2, 3, 2, ("fourier", "fourier"), (12, 10), (7, 4), (12, 10), True),
+    ("planes depthwise", "planes depthwise", 2, 3, 3, ("fourier",), (12,), (5,), (9,), True),
+    *(
+        (f"{kind} {'channel' if 'sine' in basis else 'fourier'}{' wide batch' if batch > 9 else ''}", kind, batch, 3, 4,
+         basis, (10, 11), (6, 5), (10, 11), True)
+        for kind in ("cp", "tucker", "tt")
+        for basis in (("fourier", "fourier"), ("sine", "fourier"), ("cosine", "sine"))
+        for batch in (2, 40)
+    ),
+    ("cp depthwise", "cp depthwise", 2, 3, 3, ("fourier", "fourier"), (10, 11), (6, 5), (10, 11), True),
+    ("tucker depthwise", "tucker depthwise", 2, 3, 3, ("fourier", "fourier"), (10, 11), (6, 5), (10, 11), True),
+    ("tt depthwise", "tt depthwise", 2, 3, 3, ("fourier", "fourier"), (10, 11), (6, 5), (10, 11), True),
+    ("tucker 3d", "tucker", 2, 2, 3, ("fourier",) * 3, (6, 8, 6), (4, 5, 4), (6, 8, 6), True),
+    ("tt 1d", "tt", 2, 2, 3, ("fourier",), (16,), (7,), (16,), True),
+    ("cp 3d", "cp", 2, 2, 3, ("fourier",) * 3, (6, 8, 6), (4, 5, 4), (6, 8, 6), True),
+)  # fmt: skip
+
 
 def cases(dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> list[Case]:
-    """Named inputs that cover dimensions, odd and even sizes, full and truncated spectra, and resampling."""
+    """Named inputs that cover dimensions, sizes, spectra, resampling; then every basis and kind of weight."""
     generator = torch.Generator().manual_seed(20_21)
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, dtype=torch.float64, generator=generator)
 
     made = []
-    for name, batch, c_in, c_out, sizes, modes, shape, biased in _CASES:
+    plain = ((row[0], "dense", *row[1:4], ("fourier",) * len(row[4]), *row[4:]) for row in _CASES)
+    for name, kind, batch, c_in, c_out, basis, sizes, modes, shape, biased in (*plain, *_OTHER_CASES):
         inputs = draw(batch, c_in, *sizes).to(device, dtype)
-        weight = torch.complex(draw(c_in, c_out, *modes), draw(c_in, c_out, *modes)) / c_in
+        channels = (c_in,) if "depthwise" in kind else (c_in, c_out)
+        weight = _drawn(kind, (*channels, *modes), "fourier" in basis, dtype, device, generator)
         bias = draw(c_out).to(device, dtype) if biased else None
-        made.append(Case(name, inputs, weight.to(device, dtype.to_complex()), bias, shape))
+        made.append(Case(name, inputs, weight, bias, shape, basis))
     return made
+
+
+def _drawn(
+    kind: str,
+    shape: tuple[int, ...],
+    of_complex: bool,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    generator: torch.Generator,
+) -> Weight:
+    """A weight of this kind, of entries of size one over c_in."""
+
+    def draw(*size: int) -> Tensor:
+        real = torch.randn(*size, dtype=torch.float64, generator=generator)
+        if not of_complex:
+            return real.to(device, dtype)
+        imaginary = torch.randn(*size, dtype=torch.float64, generator=generator)
+        return torch.complex(real, imaginary).to(device, dtype.to_complex())
+
+    ranks = [min(n, 2 + i % 2) for i, n in enumerate(shape)]
+    match kind.split()[0]:
+        case "cp":
+            return CP(draw(3) / shape[0], tuple(draw(n, 3) for n in shape))
+        case "tucker":
+            return Tucker(draw(*ranks) / shape[0], tuple(draw(n, r) for n, r in zip(shape, ranks, strict=True)))
+        case "tt":
+            between = [1, *ranks[1:], 1]
+            cores = [draw(a, n, b) for (a, b), n in zip(itertools.pairwise(between), shape, strict=True)]
+            return TT((cores[0] / shape[0], *cores[1:]))
+    weight = draw(*shape) / shape[0]
+    return Planes(weight.real.contiguous(), weight.imag.contiguous()) if kind.startswith("planes") else weight
