@@ -1,0 +1,207 @@
+r"""A Gaussian process with a spectral prior solves one instance of a declared equation, with no data and no training.
+
+.. math:: u \sim GP(0, k),\quad \mathcal L u + r(u) = f,\quad \text{conditions on the faces given}
+
+For every problem that declares its equation (:class:`~resolvent.pde._equation.WithEquation`): linear or semilinear,
+boundary-value or initial-boundary-value, 1-D to 3-D on boxes. The spectrum of the prior, the collocation nodes and the
+bandwidth follow from periodograms of the source and of the boundary data; there is nothing to set. Where the problem
+knows its source between the nodes, the nodes are chosen independently of the grid that is asked for.
+
+What it does not do: curved domains, systems of equations, sources with jumps (accuracy is then that of the nodes'
+resolution, and it says so), waves beyond the Nyquist limit of nodes that are all one has.
+
+Method ``green`` (what ``auto`` takes) inverts one-directional operators in the waves of the prior; ``condition`` is
+plain Gaussian conditioning on all nodes, which costs the cube of their number and also gives a posterior covariance.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ..pde import Grid, Problem, Solver, SolverError
+from ..pde._equation import Equation, Term, WithEquation
+from ._collocation import Answer, Collocation
+from ._condition import Conditioned, conditioned
+from ._health import ELSEWHERE, EXCELLENT, Health, HealthWarning, check_misfit, check_resolution
+from ._spectrum import Band, band_of, enough_nodes, widened
+
+Method = Literal["auto", "green", "condition"]
+RESOLVED = 0.5  # of the Nyquist limit: chosen nodes put the highest wave below this
+NODES_A_WAVE = 4.4
+MOST_NODES = {1: 6000, 2: 1200, 3: 200}  # an axis, of chosen grids
+FEWEST = 65  # nodes an axis to start the search from
+DOUBLINGS = 12
+REPETITIONS = 3
+SETTLED = 1e-8  # amplitude at the Nyquist limit relative to the largest: the spectrum has ended
+SLACK = 8.0  # bins by which two grids may differ about the highest wave
+
+
+class GaussianProcess(Solver):
+    """One instance at a time; ``health`` holds what was found about each sample of the last call."""
+
+    def __init__(self, problem: Problem, *, method: Method = "auto") -> None:
+        if not isinstance(problem, WithEquation):
+            raise ValueError(
+                f"gp solves problems that declare their equation (WithEquation); {problem.name} does not. "
+                "Name a problem that does, or add its 'equation'."
+            )
+        if method not in get_args(Method):
+            raise ValueError(f"method is one of {get_args(Method)}, got {method!r}.")
+        if problem.signature.evolves or len(problem.signature.outputs) != 1:
+            raise ValueError(
+                f"gp solves for one scalar field, with time as an axis of the grid where there is one; {problem.name} "
+                f"has {len(problem.signature.outputs)} output(s) and {problem.signature.frames} frame(s)."
+            )
+        self.problem, self.method = problem, method
+        self.health: tuple[Health, ...] = ()
+
+    def __call__(self, inputs: Tensor, grid: Grid, times: Sequence[float] | None = None) -> Tensor:
+        """Solve on nodes of its own and evaluate on the grid. Raises ``SolverError`` where no answer can be trusted."""
+        answers = self.solve(inputs, grid)
+        return torch.stack([answer(grid.coordinates())[0] for answer in answers])[:, None].to(inputs)
+
+    @torch.no_grad()
+    def solve(self, inputs: Tensor, grid: Grid) -> list[Answer | Conditioned]:
+        """The solutions as functions, one a sample."""
+        exact = inputs.detach().to("cpu", torch.float64)
+        self._declared().equation(exact, grid)  # the door: shapes and values are refused before any work
+        answers: list[Answer | Conditioned] = []
+        for i, sample in enumerate(exact):
+            try:
+                answers.append(self._one(sample[None], grid))
+            except SolverError as error:
+                raise SolverError(f"Sample {i} of {len(exact)}: {error}") from error
+        self.health = tuple(answer.health for answer in answers)
+        return answers
+
+    def _declared(self) -> Any:
+        return self.problem
+
+    def _one(self, inputs: Tensor, grid: Grid) -> Answer | Conditioned:
+        """On chosen nodes if the problem can be posed on any: until the equation holds between the nodes too."""
+        if self._declared().posed(inputs, grid, grid) is None:
+            return self._on(inputs, grid)
+        now = grid.at([max(n, FEWEST) for n in grid.shape])
+        for _ in range(REPETITIONS):
+            posed, now = self._nodes(inputs, grid, now)
+            answer = self._on(posed, now)
+            between = now.at([math.ceil(1.37 * n) for n in now.shape])
+            asked = self._declared().equation(self._declared().posed(inputs, grid, between), between)
+            misfit = misfit_at(answer, asked, between)
+            if misfit <= ELSEWHERE:
+                return answer
+            now = now.at([self._more(n, False, grid.dim) for n in now.shape])
+        raise SolverError(
+            f"The equation holds at the nodes ({'x'.join(map(str, now.shape))}) but not between them (misfit "
+            f"{misfit:.1e}): the source has waves that these nodes only see as aliases. Pose the problem on more nodes."
+        )
+
+    def _on(self, inputs: Tensor, grid: Grid) -> Answer | Conditioned:
+        equation: Equation = self._declared().equation(inputs, grid)
+        bands = bands_of(equation, grid)
+        check_resolution(bands, grid.axes)
+        if self.method == "condition":
+            return conditioned(equation, grid, bands)
+        best = self._best(equation, grid, bands)
+        check_misfit(best.health)
+        if best.health.warning():
+            warnings.warn(best.health.warning(), HealthWarning, stacklevel=5)
+        return best
+
+    @staticmethod
+    def _best(equation: Equation, grid: Grid, bands: list[Band]) -> Answer:
+        """The pruned prior; where it leaves a misfit, also wider ones, and the best of them."""
+        best: Answer | None = None
+        plain = all(_plain(term) for term in equation.terms)
+        for tried in (bands, [widened(b) for b in bands], [widened(b, full=True) for b in bands])[0 if plain else 2 :]:
+            answer = Collocation(equation, grid, tried).solve()
+            if best is None or answer.health.misfit < 0.5 * best.health.misfit:
+                best = answer
+            if best.health.misfit <= EXCELLENT:
+                break
+        assert best is not None
+        return best
+
+    def _nodes(self, inputs: Tensor, grid: Grid, now: Grid) -> tuple[Tensor, Grid]:
+        """Nodes, from ``now`` on, that resolve the inputs, as few as possible.
+
+        One resolved grid could show aliases only, so a second, incommensurate one has to find the same band.
+        """
+        before: tuple[float, ...] = ()
+        for _ in range(DOUBLINGS):
+            bands = bands_of(self._declared().equation(self._declared().posed(inputs, grid, now), now), now)
+            tops = tuple(band.peak for band in bands)
+            fine = [band.peak <= RESOLVED * band.nyquist and band.floor < SETTLED for band in bands]
+            slack = [SLACK / axis.length for axis in now.axes]
+            if all(fine) and before and all(abs(a - b) <= s for a, b, s in zip(before, tops, slack, strict=True)):
+                return self._least(inputs, grid, now, bands)
+            before, last = tops, now.shape
+            now = now.at([self._more(n, ok, grid.dim) for n, ok in zip(now.shape, fine, strict=True)])
+            if now.shape == last:
+                break
+        raise SolverError(
+            f"No grid of up to {'x'.join(map(str, now.shape))} nodes resolves the source (highest wave "
+            f"{max(tops):.3g} cycles a unit, at {max(band.crowding for band in bands):.0%} of the Nyquist limit)."
+        )
+
+    @staticmethod
+    def _more(nodes: int, fine: bool, dim: int) -> int:
+        return min(math.ceil((1.31 if fine else 1.87) * nodes), MOST_NODES[dim])
+
+    def _least(self, inputs: Tensor, grid: Grid, now: Grid, bands: list[Band]) -> tuple[Tensor, Grid]:
+        """No more nodes than the band needs."""
+        shape = [
+            min(axis.size, max(64, enough_nodes(band, axis, NODES_A_WAVE)))
+            for axis, band in zip(now.axes, bands, strict=True)
+        ]
+        target = now.at(shape)
+        return self._declared().posed(inputs, grid, target), target
+
+
+def bands_of(equation: Equation, grid: Grid) -> list[Band]:
+    """What source, data and coefficients hold along each axis; being resolved is asked of source and data only."""
+    coefficients = [t.coefficient.double() for t in equation.terms if isinstance(t.coefficient, Tensor)]
+    bands = []
+    for j, axis in enumerate(grid.axes):
+        faces = [c.values.double().unsqueeze(1 + c.axis) for c in equation.conditions if c.axis != j]
+        given = band_of([equation.source.double(), *faces], j, axis)
+        whole = band_of([equation.source.double(), *faces, *coefficients], j, axis) if coefficients else given
+        bands.append(dataclasses.replace(whole, edge=given.edge))
+    return bands
+
+
+@dataclasses.dataclass(frozen=True)
+class _There:
+    """The derivatives of an answer at the nodes of a grid."""
+
+    answer: Answer | Conditioned
+    grid: Grid
+
+    def d(self, orders: tuple[int, ...]) -> Tensor:
+        return self.answer(self.grid.coordinates(), orders)
+
+
+def misfit_at(answer: Answer | Conditioned, equation: Equation, grid: Grid) -> float:
+    """Of the equation at the nodes of any grid, relative to the largest of its terms there."""
+    there = _There(answer, grid)
+    parts = [(term.coefficient * there.d(term.orders)).norm() for term in equation.terms]
+    return float(equation.residual(there).norm()) / max(float(torch.stack(parts).max()), math.ulp(0.0))
+
+
+def _plain(term: Term) -> bool:
+    return term.constant
+
+
+def build(problem: Problem, grid: Grid, *, method: Method = "auto") -> GaussianProcess:
+    """A Gaussian process on the problem's declared equation.
+
+    method   green: inverse operators in the prior's waves; condition: plain conditioning on all nodes; auto: green
+    """
+    return GaussianProcess(problem, method=method)
