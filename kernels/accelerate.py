@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -64,7 +65,7 @@ def _classes() -> dict[type[nn.Module], type[nn.Module]]:
     from neuralop.layers.spectral_convolution import SpectralConv
 
     class FastSpectralConv(SpectralConv):
-        def forward(self, x: Tensor, output_shape: tuple[int, ...] | None = None) -> Tensor:
+        def forward(self, x: Tensor, output_shape: Sequence[int] | None = None) -> Tensor:
             if not _serves(self, x):
                 return super().forward(x, output_shape)
             return _spectral(self, x, output_shape)
@@ -83,7 +84,7 @@ def _classes() -> dict[type[nn.Module], type[nn.Module]]:
 
     class FastFNOBlocks(FNOBlocks):
         def forward_with_postactivation(
-            self, x: Tensor, index: int = 0, output_shape: tuple[int, ...] | None = None
+            self, x: Tensor, index: int = 0, output_shape: Sequence[int] | None = None
         ) -> Tensor:
             if not _joinable(self, x, index, output_shape):
                 return super().forward_with_postactivation(x, index, output_shape)
@@ -111,7 +112,7 @@ def _serves(conv: Any, x: Tensor) -> bool:
     )
 
 
-def _spectral(conv: Any, x: Tensor, output_shape: tuple[int, ...] | None) -> Tensor:
+def _spectral(conv: Any, x: Tensor, output_shape: Sequence[int] | None) -> Tensor:
     space = tuple(x.shape[2:])
     shape = output_shape
     if shape is None and conv.resolution_scaling_factor is not None:
@@ -186,7 +187,7 @@ def _layers(mlp: Any) -> tuple[Layer, Layer]:
     return (first.weight[:, :, 0], first.bias), (second.weight[:, :, 0], second.bias)
 
 
-def _joinable(blocks: Any, x: Tensor, index: int, output_shape: tuple[int, ...] | None) -> bool:
+def _joinable(blocks: Any, x: Tensor, index: int, output_shape: Sequence[int] | None) -> bool:
     """One resolution, GELU, a linear skip beside the convolution and a gated one beside a two-layer channel MLP."""
     if blocks.norm is not None or blocks.stabilizer is not None or blocks.complex_data:
         return False

@@ -42,7 +42,14 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "tfno cp": (lambda: factorised("cp"), (16, 16)),
     "tfno tt": (lambda: factorised("tt"), (16, 16)),
     "uno": (
-        lambda: neuralop.UNO(2, 1, hidden_channels=8, uno_scalings=[[1, 1], [0.5, 0.5], [1, 1], [2, 2], [1, 1]], **UNO),
+        lambda: neuralop.UNO(
+            2,
+            1,
+            hidden_channels=8,
+            channel_mlp_skip="linear",
+            uno_scalings=[[1, 1], [0.5, 0.5], [1, 1], [2, 2], [1, 1]],
+            **UNO,
+        ),
         (32, 32),
     ),
 }
