@@ -1,4 +1,6 @@
-r"""Fourth-order steps for :math:`\hat u_t = L \hat u + N(\hat u)` with a diagonal (possibly stiff) L.
+r"""Fourth-order steps for :math:`\hat u_t = L \hat u + N(\hat u)` with a (possibly stiff) L, diagonal in the modes.
+
+L is one number a mode and channel, or, where it *couples* the channels, one small matrix a mode.
 
 The linear part is integrated exactly, the nonlinear part by four evaluations a step:
 
@@ -21,6 +23,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ._matrix_functions import phi_functions
+
 Nonlinear = Callable[[Tensor], Tensor]
 Step = Callable[[Tensor, Nonlinear], Tensor]
 Method = Literal["etdrk4", "ifrk4"]
@@ -32,54 +36,113 @@ CONTOUR_POINTS = 32
 CLOSED_FORM_FROM = 1.0
 
 
-def exponential_step(method: Method, symbol: Tensor, dt: float) -> Step:
-    """One step of length ``dt`` as a function of the spectrum and of the nonlinear term."""
+def exponential_step(method: Method, symbol: Tensor, dt: float, *, coupled: bool = False) -> Step:
+    """One step of length ``dt`` as a function of the spectrum and of the nonlinear term.
+
+    symbol    L of shape ``*modes`` or ``channel *modes``; where it is ``coupled``, ``channel channel *modes``
+    """
     if method == "etdrk4":
-        return _etdrk4(symbol, dt)
+        return _etdrk4(symbol, dt, coupled)
     if method == "ifrk4":
-        return _ifrk4(symbol, dt)
+        return _ifrk4(symbol, dt, coupled)
     raise ValueError(f"Unknown time stepping method {method!r}; choose 'etdrk4' or 'ifrk4'.")
 
 
-def _etdrk4(symbol: Tensor, dt: float) -> Step:
+def linear_flow(symbol: Tensor, time: float, spectrum: Tensor, *, coupled: bool = False) -> Tensor:
+    """exp(L t) applied to a spectrum ``batch channel *modes``: exact."""
+    if not coupled:
+        return torch.exp(symbol * time) * spectrum
+    return _coupled_times(_matrix_exponential(symbol * time), spectrum)
+
+
+def _etdrk4(symbol: Tensor, dt: float, coupled: bool) -> Step:
     z = symbol * dt
-    full, half, half_minus_1 = _factor(torch.exp(z)), _factor(torch.exp(z / 2)), _factor(torch.expm1(z / 2))
-    q, f1, f2, f3 = (_factor(dt * c) for c in etdrk4_coefficients(z))
+    factors = _coupled_factors(z, dt) if coupled else _diagonal_factors(z, dt)
+    full, half, half_minus_1, q, f1, f2, f3 = map(_factor, factors)
     view, unview = _views(symbol)
+    times, add, add_ = _products(coupled)
 
     def step(spectrum: Tensor, nonlinear: Nonlinear) -> Tensor:
         u = view(spectrum)
         n_u = view(nonlinear(spectrum))
-        u_half = half * u
-        a = torch.addcmul(u_half, q, n_u)
+        u_half = times(half, u)
+        a = add(u_half, q, n_u)
         n_a = view(nonlinear(unview(a)))
-        b = torch.addcmul(u_half, q, n_a)
+        b = add(u_half, q, n_a)
         n_b = view(nonlinear(unview(b)))
         # Cox & Matthews: half a + q (2 n_b - n_u), where q n_u = a - u_half
-        c = u_half.addcmul_(half_minus_1, a).addcmul_(q, n_b, value=2)
+        c = add_(add_(u_half, half_minus_1, a), q, n_b, value=2)
         n_c = view(nonlinear(unview(c)))
-        result = (full * u).addcmul_(f1, n_u).addcmul_(f2, n_a + n_b).addcmul_(f3, n_c)
-        return unview(result)
+        return unview(add_(add_(add_(times(full, u), f1, n_u), f2, n_a + n_b), f3, n_c))
 
     return step
 
 
-def _ifrk4(symbol: Tensor, dt: float) -> Step:
-    full, half = _factor(torch.exp(symbol * dt)), _factor(torch.exp(symbol * (dt / 2)))
+def _ifrk4(symbol: Tensor, dt: float, coupled: bool) -> Step:
+    exponential = _matrix_exponential if coupled else torch.exp
+    full, half = _factor(exponential(symbol * dt)), _factor(exponential(symbol * (dt / 2)))
     view, unview = _views(symbol)
+    times, add, add_ = _products(coupled)
 
     def step(spectrum: Tensor, nonlinear: Nonlinear) -> Tensor:
         u = view(spectrum)
         k1 = view(nonlinear(spectrum))
-        u_half = half * u
-        k2 = view(nonlinear(unview(torch.addcmul(u_half, half, k1, value=dt / 2))))
+        u_half = times(half, u)
+        k2 = view(nonlinear(unview(add(u_half, half, k1, value=dt / 2))))
         k3 = view(nonlinear(unview(torch.add(u_half, k2, alpha=dt / 2))))
-        u_full = full * u
-        k4 = view(nonlinear(unview(torch.addcmul(u_full, half, k3, value=dt))))
-        result = u_full.addcmul_(full, k1, value=dt / 6).addcmul_(half, k2 + k3, value=dt / 3)
+        u_full = times(full, u)
+        k4 = view(nonlinear(unview(add(u_full, half, k3, value=dt))))
+        result = add_(add_(u_full, full, k1, value=dt / 6), half, k2 + k3, value=dt / 3)
         return unview(result.add_(k4, alpha=dt / 6))
 
     return step
+
+
+def _diagonal_factors(z: Tensor, dt: float) -> tuple[Tensor, ...]:
+    """What an ETDRK4 step multiplies with: exp z, exp z/2, exp z/2 - 1 and the four coefficients."""
+    coefficients = etdrk4_coefficients(z)
+    return torch.exp(z), torch.exp(z / 2), torch.expm1(z / 2), *(dt * c for c in coefficients)
+
+
+def _coupled_factors(z: Tensor, dt: float) -> tuple[Tensor, ...]:
+    """The same for matrices, in terms of phi functions, which do not cancel."""
+    matrices = z.movedim((0, 1), (-2, -1))
+    full, phi1, phi2, phi3 = phi_functions(matrices, 3)
+    half, phi1_half = phi_functions(matrices / 2, 1)
+    columns = (
+        *(full, half, (matrices / 2) @ phi1_half, dt / 2 * phi1_half),
+        *(dt * (phi1 - 3 * phi2 + 4 * phi3), dt * (2 * phi2 - 4 * phi3), dt * (4 * phi3 - phi2)),
+    )
+    return tuple(column.movedim((-2, -1), (0, 1)).contiguous() for column in columns)
+
+
+def _matrix_exponential(z: Tensor) -> Tensor:
+    (exponential,) = phi_functions(z.movedim((0, 1), (-2, -1)), 0)
+    return exponential.movedim((-2, -1), (0, 1)).contiguous()
+
+
+def _products(coupled: bool) -> tuple[Callable[..., Tensor], Callable[..., Tensor], Callable[..., Tensor]]:
+    """Functions for factor * x, for total + value * factor * x, and for that in place; factors as in the symbol."""
+    if coupled:
+        return _coupled_times, _coupled_add, _coupled_add_
+    return torch.mul, torch.addcmul, torch.Tensor.addcmul_
+
+
+def _coupled_times(factor: Tensor, x: Tensor) -> Tensor:
+    product = factor[:, 0] * x[:, :1]
+    for j in range(1, x.shape[1]):
+        product.addcmul_(factor[:, j], x[:, j : j + 1])
+    return product
+
+
+def _coupled_add(total: Tensor, factor: Tensor, x: Tensor, *, value: float = 1) -> Tensor:
+    return _coupled_add_(total.clone(), factor, x, value=value)
+
+
+def _coupled_add_(total: Tensor, factor: Tensor, x: Tensor, *, value: float = 1) -> Tensor:
+    for j in range(x.shape[1]):
+        total.addcmul_(factor[:, j], x[:, j : j + 1], value=value)
+    return total
 
 
 def etdrk4_coefficients(z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
