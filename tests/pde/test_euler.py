@@ -307,3 +307,32 @@ def test_states_without_density_or_pressure_are_refused():
     state[2, 1, 3] = 0.0
     with pytest.raises(ValueError, match=r"pressure must be positive.*\[2\]"):
         problem.reference()(state, grid)
+
+
+def column(*values):
+    return torch.tensor(values, dtype=torch.float64).reshape(1, -1, 1)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_the_flux_through_an_isolated_shock_is_that_of_the_state_behind_it(mirror):
+    """The wave speed of Roe's mean is a single shock's own, so HLLC meets Rankine and Hugoniot exactly."""
+    gamma, mach, ahead = 1.4, 2.0, (1.0, 1.0, 2.0)
+    sound = math.sqrt(gamma)
+    density = (gamma + 1) * mach**2 / ((gamma - 1) * mach**2 + 2)
+    pressure = 1 + 2 * gamma / (gamma + 1) * (mach**2 - 1)
+    velocity = 2.0 - 2 * sound / (gamma + 1) * (mach - 1 / mach)
+    assert velocity > 0 > 2.0 - mach * sound  # the gas behind flows on through the face, the shock runs against it
+    problem, left, right = Euler(), column(*ahead), column(density, pressure, velocity)
+    if mirror:
+        left, right = problem.mirrored(right, 0), problem.mirrored(left, 0)
+    behind = left if mirror else right
+    torch.testing.assert_close(problem.riemann_flux(left, right, 0), problem.flux(behind, 0), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_faster_than_sound_only_the_side_upwind_counts(mirror):
+    problem, left, right = Euler(), column(1.0, 1.0, 3.0), column(0.8, 0.9, 3.2)
+    if mirror:
+        left, right = problem.mirrored(right, 0), problem.mirrored(left, 0)
+    upwind = right if mirror else left
+    torch.testing.assert_close(problem.riemann_flux(left, right, 0), problem.flux(upwind, 0), rtol=1e-14, atol=0)
