@@ -54,6 +54,15 @@ def test_the_energy_of_a_wave():
     assert float(problem.energy(u, grid)) == pytest.approx(expected, rel=1e-12)
 
 
+def test_the_energy_of_a_uniform_state():
+    """((q^4 - r) c² / 2 - g c³ / 3 + b c^4 / 4) L: here the cubic term counts."""
+    problem = SwiftHohenberg(growth=0.4, wavenumber=1.2, quadratic=0.9, cubic=0.7)
+    grid = problem.grid(16)
+    u = torch.full_like(grid.coordinates()[0], 0.8)
+    density = (1.2**4 - 0.4) * 0.64 / 2 - 0.9 * 0.512 / 3 + 0.7 * 0.4096 / 4
+    assert float(problem.energy(u, grid)) == pytest.approx(density * 10 * math.pi, rel=1e-12)
+
+
 def test_stripes_saturate_at_the_amplitude_of_weakly_nonlinear_theory():
     """For g = 0 and small r: u = 2 sqrt(r / 3 b) cos(q x) (1 + O(r)); third harmonics are r / 64 of it."""
     problem = SwiftHohenberg(growth=0.02, quadratic=0.0, cubic=2.0)
