@@ -188,9 +188,9 @@ def test_indefinite_matrix_is_reported_with_its_sample():
         solve(a, torch.ones_like(a), grid)
 
 
-@pytest.mark.parametrize("iterations", [1, 6])
+@pytest.mark.parametrize("iterations", [1, 3])
 def test_multigrid_that_stalls_says_so(iterations, monkeypatch):
-    """One iteration is not enough, nor are six, which leave about 1e-7."""
+    """One iteration is not enough, nor are three."""
     make = pyamg.ruge_stuben_solver
 
     def stalled(*args, **options):
