@@ -25,7 +25,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,8 +159,11 @@ def main() -> int:
     load = os.getloadavg()[0]  # what else the machine did when this began
     if given.reuse_memory:
         reuse_memory()
-    rows = list(_rows(given, seconds=0.5 if given.quick else 2.0))
-    print(table(rows))
+    rows: list[dict[str, Any]] = []
+    for row in _rows(given, seconds=0.5 if given.quick else 2.0):
+        rows.append(row)
+        lines = table([row]).splitlines()  # as they come: a run cut short keeps what it measured
+        print("\n".join(lines if len(rows) == 1 else lines[2:]), flush=True)
     if given.json:
         told = {
             "benchmark": "spectral_conv",
@@ -180,17 +183,15 @@ def main() -> int:
     return 0
 
 
-def _rows(given: argparse.Namespace, seconds: float) -> list[dict[str, Any]]:
-    made = []
+def _rows(given: argparse.Namespace, seconds: float) -> Iterator[dict[str, Any]]:
     for threads in given.threads:
         if given.table:
             precisions = (torch.float32,) if given.quick else (torch.float32, torch.float64)
-            made += [compare_forms(*one, dtype, threads, seconds) for dtype in precisions for one in TABLE]
+            yield from (compare_forms(*one, dtype, threads, seconds) for dtype in precisions for one in TABLE)
             continue
-        made += [compare(n, m, "dense", threads, seconds) for n, m in (QUICK if given.quick else GRID)]
+        yield from (compare(n, m, "dense", threads, seconds) for n, m in (QUICK if given.quick else GRID))
         if not given.quick:
-            made += [compare(n, m, kind, threads, seconds) for kind, n, m in FACTORISED]
-    return made
+            yield from (compare(n, m, kind, threads, seconds) for kind, n, m in FACTORISED)
 
 
 if __name__ == "__main__":

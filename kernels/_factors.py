@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from ._last_axis import Transposed
+from ._mixing import Mixed, Multiplied
 from ._plain import tracing
 
 
@@ -172,12 +173,24 @@ class Mixing:
     def __call__(self, values: Tensor) -> Tensor:
         if self.left is not None:
             values = values @ self.left
-        values = values * self.middle.unsqueeze(1) if self.middle.ndim == 2 else torch.bmm(values, self.middle)
+        values = values * self.middle.unsqueeze(1) if self.middle.ndim == 2 else _multiplied(values, self.middle)
         return values if self.right is None else values @ self.right
 
     def complex(self, real: Tensor, imaginary: Tensor) -> tuple[Tensor, Tensor]:
         mixed_real, mixed_imaginary = torch.view_as_real(self(torch.complex(real, imaginary))).unbind(-1)
         return mixed_real, mixed_imaginary
+
+
+class DenseMixing(Mixing):
+    """W(k) itself, kept as it comes: ``c_in c_out modes``."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
+
+    def __call__(self, values: Tensor) -> Tensor:
+        if tracing():
+            return torch.bmm(values, self.weight.permute(2, 0, 1))
+        return Mixed.apply(values, self.weight)
 
 
 class PlanesMixing:
@@ -212,9 +225,15 @@ def mixing_of(weight: Weight, dim: int, batch: int) -> Mixing | PlanesMixing:
         return Mixing(_formed(left, middle, right))
     channels = shape_of(weight)[:-dim]
     if isinstance(weight, Tensor):
-        return Mixing(_wave_major(weight.reshape(math.prod(channels), -1)).unflatten(1, channels))
+        if len(channels) == 2:
+            return DenseMixing(weight.flatten(2))
+        return Mixing(_wave_major(weight.flatten(1)))
     pair = torch.stack([weight.real, weight.imaginary], dim=-1)
     return PlanesMixing(_wave_major(pair.reshape(math.prod(channels), -1)).view(-1, 2, *channels))
+
+
+def _multiplied(values: Tensor, matrices: Tensor) -> Tensor:
+    return torch.bmm(values, matrices) if tracing() else Multiplied.apply(values, matrices)
 
 
 def _wave_major(matrix: Tensor) -> Tensor:

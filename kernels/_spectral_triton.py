@@ -225,7 +225,9 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, T
     ctx.options = (own, list(values.shape[2:]), list(shape), activation, precision, deterministic)
 
 
-def _differentiate(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Any, ...]:
+def _differentiate(ctx: Any, gradient: Tensor | None, *_: Any) -> tuple[Any, ...]:
+    if gradient is None:  # nothing downstream depends on the result
+        return (None,) * 10
     wanted = [bool(x) for x in ctx.needs_input_grad[:5]]
     results = torch.ops.resolvent.spectral_conv_backward(gradient, *ctx.saved_tensors, *ctx.options, wanted)
     return (*(x if asked else None for x, asked in zip(results, wanted, strict=True)), *(None,) * 5)

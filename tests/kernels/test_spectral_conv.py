@@ -78,6 +78,15 @@ def test_single_precision_and_dispatch(case):
         torch.testing.assert_close(got.double(), expected, rtol=0, atol=5e-6 * float(expected.abs().max()))
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_folded_axes_and_weights_in_pieces_change_nothing(case, monkeypatch):
+    """What the sizes of a test would not reach: the leading axis folded, fields, waves and weight piece by piece."""
+    monkeypatch.setattr(sys.modules["resolvent.kernels._products"], "FOLD_FROM", (2, 2))
+    monkeypatch.setattr(sys.modules["resolvent.kernels._folded"], "PIECE", 400)
+    monkeypatch.setattr(sys.modules["resolvent.kernels._mixing"], "PIECE", 20)
+    test_fast_forms_agree_with_reference_in_values_and_gradients(case)
+
+
 def test_gradients_are_derivatives():
     case = next(c for c in cases() if c.name == "2d non-integer ratio")
     inputs, weight, bias = (x.clone().requires_grad_() for x in (case.inputs, case.weight, case.bias))
@@ -88,12 +97,14 @@ def test_gradients_are_derivatives():
 
 
 @pytest.mark.parametrize("form", FAST)
-def test_second_derivatives(form):
+@pytest.mark.parametrize("fold_from", [(2, 2), (128, 32)])
+def test_second_derivatives(form, fold_from, monkeypatch):
     """The gradient depends on inputs and weight bilinearly; torch differentiates the hand-written backward again."""
+    monkeypatch.setattr(sys.modules["resolvent.kernels._products"], "FOLD_FROM", fold_from)
     case = next(c for c in cases() if c.name == "2d odd modes")
-    inputs, weight = case.inputs[:1, :, :7, :6].clone(), case.weight[:, :1, :3, :2].clone()
+    inputs, weight = case.inputs[:1, :, :8, :6].clone(), case.weight[:, :1, :3, :2].clone()
     assert torch.autograd.gradgradcheck(
-        lambda u, w: form(u, w, None, (7, 6)), (inputs.requires_grad_(), weight.requires_grad_()), fast_mode=True
+        lambda u, w: form(u, w, None, (8, 6)), (inputs.requires_grad_(), weight.requires_grad_()), fast_mode=True
     )
 
 
