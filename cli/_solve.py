@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from ..evaluation import Request, Run, load, registry, solve
-from ..evaluation._request import preset_of, trained_by_loop
+from ..evaluation._request import instances_of, preset_of, trained_by_loop, without_training
 from ..kernels import reuse_memory
 from ..pde import Problem, Setup
 from ..training import Budget, Recipe
@@ -79,7 +80,7 @@ def solve_with(
         sys.stdout.write(outcome.run.to_json() + "\n")
     else:
         sys.stdout.write(summary(outcome.run, outcome.folder) + "\n")
-    return 0
+    return told(outcome.run)
 
 
 def command(argv: Sequence[str]) -> Any:
@@ -107,6 +108,8 @@ def option_groups(argv: Sequence[str]) -> list[OptionGroup]:
             train = chosen.train if chosen else {}
             groups.append(OptionGroup("train", "Training", documented(Recipe), train))
     setup = problem.setups.get(preset or "quick") if problem is not None else None
+    if setup and model and "--compare" not in argv and instances_of(registry.find_model(model)):
+        setup = without_training(setup, preset or "quick", [registry.find_model(model)])
     groups.append(OptionGroup("setup", "Set-up: sizes of the data", documented(Setup), vars(setup) if setup else {}))
     return groups
 
@@ -127,7 +130,7 @@ def parse_budget(text: str | None) -> Budget:
 
 def summary(run: Run, folder: Path) -> str:
     """What a person wants to read at the end."""
-    lines = [f"{run.model} on {run.problem}, {run.setup['test']} held-out samples, mean relative L2 error:"]
+    lines = [f"{run.model} on {run.problem}, {posed(run)}:"]
     for place, judged in enumerate(run.starts):
         what = f"{len(judged.times)} frames from frame {judged.start}" if judged.times else "outputs"
         scores = {run.model: judged.metrics} | {
@@ -139,8 +142,26 @@ def summary(run: Run, folder: Path) -> str:
         lines.append(
             f"  Speed at equal accuracy: {run.classical.equal_accuracy:.3g} times classical. {run.classical.note}"
         )
+    lines += [f"Note: {note}" for note in run.notes]
     lines.append(f"Report: {folder / 'report.html'}   record: {folder / 'run.json'}")
     return "\n".join(lines)
+
+
+def posed(run: Run) -> str:
+    """What was measured: a learned model on held-out samples, any other on instances, each solved by itself."""
+    count = run.setup["test"]
+    if run.setup["train"]:
+        return f"{count} held-out samples, mean relative L2 error"
+    return "1 instance, relative L2 error" if count == 1 else f"{count} instances, mean relative L2 error"
+
+
+def told(run: Run) -> int:
+    """The exit status: 1, with the reason, where not a single sample has an answer."""
+    score = run.metrics.get("relative_l2")
+    if score is not None and any(map(math.isfinite, score.samples)):
+        return 0
+    sys.stderr.write(f"{run.model} has no answer: {' '.join(run.message.split())}\n")
+    return 1
 
 
 def _apply(run: Path, source: Path | None, target: Path | None, device: str) -> int:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
 import statistics
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..data import Dataset
+from ..gp._health import HealthWarning
 from ..pde import Grid, Solver, SolverError
 from ._timing import median_seconds, seconds_of
 
@@ -67,6 +72,8 @@ class Answers:
     said: str = ""
     failed: bool = False  # not a blow-up of a sample: it cannot serve this question
     seconds: float = math.nan
+    noted: tuple[str, ...] = ()  # warnings of the solver about its own answer
+    health: tuple[dict[str, Any], ...] = ()  # what it found about each sample, where it says so
 
     @classmethod
     def none(cls, truth: Tensor, said: str = "") -> Answers:
@@ -75,20 +82,53 @@ class Answers:
 
 def ask(solver: Solver, question: Question, inputs: Tensor, truth: Tensor) -> Answers:
     """Solve one batch. Where a :class:`SolverError` stops it, each sample gets a try of its own."""
+    noted: list[str] = []
     try:
-        prediction, seconds = seconds_of(lambda: question.call(solver, inputs), question.device)
+        with listening(noted):
+            prediction, seconds = seconds_of(lambda: question.call(solver, inputs), question.device)
     except SolverError as error:
         if len(inputs) == 1:
-            return Answers(torch.full_like(truth, torch.nan), _one_line(error))
-        alone = [ask(solver, question, *pair) for pair in zip(inputs.split(1), truth.split(1), strict=True)]
-        said = next((answer.said for answer in alone if answer.said), _one_line(error))
-        return Answers(torch.cat([a.prediction for a in alone]), said, any(a.failed for a in alone))
+            unknown: tuple[dict[str, Any], ...] = ({},) if hasattr(solver, "health") else ()
+            return Answers(torch.full_like(truth, torch.nan), _one_line(error), health=unknown)
+        return _one_by_one(solver, question, inputs, truth, _one_line(error))
     except Exception as error:  # whatever a stranger's solver raises is that solver's result, not ours
         return Answers.none(truth, _one_line(error))
     if prediction.shape != truth.shape:
         shapes = f"{tuple(prediction.shape)}, expected {tuple(truth.shape)}"
         return Answers.none(truth, f"The solver returned the shape {shapes}.")
-    return Answers(prediction, seconds=seconds)
+    return Answers(prediction, seconds=seconds, noted=tuple(noted), health=_health_of(solver, len(inputs)))
+
+
+def _one_by_one(solver: Solver, question: Question, inputs: Tensor, truth: Tensor, said: str) -> Answers:
+    alone = [ask(solver, question, *pair) for pair in zip(inputs.split(1), truth.split(1), strict=True)]
+    return Answers(
+        torch.cat([answer.prediction for answer in alone]),
+        next((answer.said for answer in alone if answer.said), said),
+        any(answer.failed for answer in alone),
+        noted=tuple(note for answer in alone for note in answer.noted),
+        health=tuple(found for answer in alone for found in answer.health),
+    )
+
+
+@contextlib.contextmanager
+def listening(noted: list[str]) -> Iterator[None]:
+    """Collect what a solver warns of about its own answers; any other warning goes where it always goes."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", HealthWarning)
+        try:
+            yield
+        finally:
+            noted += [str(warning.message) for warning in caught if issubclass(warning.category, HealthWarning)]
+    for warning in caught:
+        if not issubclass(warning.category, HealthWarning):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+def _health_of(solver: Solver, count: int) -> tuple[dict[str, Any], ...]:
+    """A solver that examines its answers keeps what it found in ``health``: one frozen record a sample."""
+    found = getattr(solver, "health", ())
+    whole = isinstance(found, tuple) and len(found) == count and all(dataclasses.is_dataclass(one) for one in found)
+    return tuple(dataclasses.asdict(one) for one in found) if whole else ()
 
 
 def warm_seconds(solver: Solver, question: Question, inputs: Tensor, streamed: Sequence[float]) -> tuple[float, float]:
@@ -97,18 +137,22 @@ def warm_seconds(solver: Solver, question: Question, inputs: Tensor, streamed: S
     ``streamed`` are seconds of whole batches already met, the first of them cold. Quick calls are repeated: the median
     of five. Slow ones count as met. NaN where the solver cannot do it.
     """
-    size = len(inputs)
     try:
-        known = [s for s in streamed if math.isfinite(s)]
-        if known and (len(known) > 5 or max(known) > SLOW):
-            batched = statistics.median(known[1:] or known)
-        else:
-            batched = median_seconds(lambda: question.call(solver, inputs), question.device, limit=SLOW)
-        if size == 1:
-            return batched, batched
-        return median_seconds(lambda: question.call(solver, inputs[:1]), question.device, limit=SLOW), batched / size
+        with listening([]):
+            return _timed(solver, question, inputs, [s for s in streamed if math.isfinite(s)])
     except Exception:  # already reported by ask; a timing of failures would mean nothing
         return math.nan, math.nan
+
+
+def _timed(solver: Solver, question: Question, inputs: Tensor, known: Sequence[float]) -> tuple[float, float]:
+    size = len(inputs)
+    if known and (len(known) > 5 or max(known) > SLOW):
+        batched = statistics.median(known[1:] or known)
+    else:
+        batched = median_seconds(lambda: question.call(solver, inputs), question.device, limit=SLOW)
+    if size == 1:
+        return batched, batched
+    return median_seconds(lambda: question.call(solver, inputs[:1]), question.device, limit=SLOW), batched / size
 
 
 def _one_line(error: Exception) -> str:

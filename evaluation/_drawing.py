@@ -25,6 +25,9 @@ def draw(run: Run, folder: Path, task: Task, verdicts: list[Judgement]) -> None:
         _predictions(folder / "predictions.nc", task, headline)
         for verdict in verdicts:
             figures.save(_fields(task, verdict, run), pictures / f"fields{_suffix(task, verdict)}.png")
+        closer = None if headline.times else _closer(task, headline, run)
+        if closer is not None:
+            figures.save(closer, pictures / "fields-close-up.png")
         figures.save(_spectra(task, run.starts[0]), pictures / "spectra.png")
     for position, verdict in enumerate(verdicts):
         if verdict.times:
@@ -72,6 +75,24 @@ def _fields(task: Task, verdict: Judgement, run: Run) -> Any:
         task.problem.signature,
         times=verdict.times,
         title=f"{run.model} on {run.problem}: test sample {example.index}{start}",
+    )
+
+
+def _closer(task: Task, verdict: Judgement, run: Run) -> Any:
+    """A few waves around the largest error; None where the whole picture shows the waves."""
+    example = verdict.examples[0]
+    found = figures.close_up(example.prediction, example.truth, task.grid)
+    if found is None:
+        return None
+    part, windows = found
+    cut = (slice(None), *windows)
+    return figures.fields_figure(
+        example.inputs[cut],
+        example.prediction[cut],
+        example.truth[cut],
+        part,
+        task.problem.signature,
+        title=f"{run.model} on {run.problem}: test sample {example.index}\nclose-up of the largest error",
     )
 
 

@@ -30,10 +30,10 @@ def plus_minus(mean: float, error: float) -> str:
 
 
 def percent(value: float) -> str:
-    """A relative error in words: ``3.1 %``; below a millionth as a power of ten."""
+    """A relative error in words: ``3.1 %``; below a millionth as a number, for no one counts in 0.000001 %."""
     if not math.isfinite(value):
         return "not finite"
-    return f"{100 * value:.3g} %" if value >= 1e-6 or value == 0 else f"{100 * value:.1e} %"
+    return f"{100 * value:.3g} %" if value >= 1e-6 or value == 0 else number(value)
 
 
 def duration(seconds: float) -> str:

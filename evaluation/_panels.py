@@ -16,6 +16,8 @@ from ._style import ERROR, GREY, LABEL, POSITIVE, SIGNED, SMALL, TRUTH, colormap
 
 DIFFERENCE = "prediction \N{MINUS SIGN} truth"
 Scale = tuple[str, Normalize]
+CROSSINGS = 60  # of the mean, in one line, from which on lines are drawn thin
+FEW_NODES = 64  # up to which each is marked
 _POWER = re.compile(r"\^(-?\d+)")
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _ENDS: tuple[Literal["neither", "min", "max", "both"], ...] = ("neither", "min", "max", "both")
@@ -51,11 +53,12 @@ def lines_static(start: Any, known: Any, shown: Any, *, grid: Grid, given: Chann
     figure = new_figure(6.8, 6.6)
     rows = figure.subplots(3, 1, sharex=True, gridspec_kw={"height_ratios": (2, 3, 1.6)})
     x = grid.axes[0].coordinates().numpy()
-    rows[0].plot(x, start, color="#009E73", lw=1.8)
+    rows[0].plot(x, start, color="#009E73", lw=0.6 if _dense(start) else 1.8)
     dress(rows[0], title="input", y=named(given))
     _two_lines(rows[1], x, known, shown)
     dress(rows[1], title="output", y=named(sought))
-    rows[1].legend(fontsize=SMALL, frameon=False)
+    # above the panel: waves leave no place inside
+    rows[1].legend(fontsize=SMALL, frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
     _error_line(rows[2], x, shown - known)
     dress(rows[2], x=_along(grid.axes[0]), y=f"error {bracketed(sought.unit)}")
     return figure
@@ -124,11 +127,19 @@ def _dress_map(panel: Axes, grid: Grid, head: str, *, left: bool, below: bool = 
 
 
 def _two_lines(axes: Axes, x: Any, known: Any, shown: Any) -> None:
-    axes.plot(x, known, color=TRUTH, lw=2.6, label="truth")
-    axes.plot(x, shown, color="#D55E00", lw=1.6, ls="--", label="prediction")
+    thin = 0.35 if _dense(known) else 1.0
+    nodes = "." if len(x) <= FEW_NODES else ""
+    axes.plot(x, known, color=TRUTH, lw=2.6 * thin, label="truth")
+    axes.plot(x, shown, color="#D55E00", lw=1.6 * thin, ls="--", marker=nodes, label="prediction")
     low, high = float(known.min()), float(known.max())
     margin = 0.2 * (high - low) or 1.0
     axes.set_ylim(low - margin, high + margin)
+
+
+def _dense(values: Any) -> bool:
+    """Whether so many waves are drawn that thick lines would cover the picture."""
+    signs = np.sign(values - values.mean())
+    return int((signs[1:] * signs[:-1] < 0).sum()) > CROSSINGS
 
 
 def _error_line(axes: Axes, x: Any, error: Any) -> None:

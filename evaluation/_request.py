@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -53,12 +53,16 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Problem, grid and sizes: what all models of one comparison share."""
+    """Problem, grid and sizes: what all models of one comparison share.
+
+    alone   every model solves instances by itself: no data are needed but the instances
+    """
 
     problem: Problem
     problem_options: Mapping[str, Any]
     setup: Setup
     grid: Grid
+    alone: bool = False
 
     @property
     def starts(self) -> tuple[int, ...]:
@@ -110,8 +114,37 @@ def task_of(request: Request) -> Task:
         raise ValueError(f"Problem {request.pde!r} has no preset {request.preset!r}, only {', '.join(problem.setups)}.")
     setup = problem.setups[request.preset]
     _check_names(request.setup, [f.name for f in dataclasses.fields(Setup)], "setup")
+    models = [registry.find_model(name) for name in (request.model, *request.rivals)]
+    alone = not request.compare and all(map(instances_of, models))
+    if alone:
+        _refuse_training(request)
+        setup = without_training(setup, request.preset, models)
     setup = replace(setup, **request.setup)
-    return Task(problem=problem, problem_options=options, setup=setup, grid=problem.grid(setup.resolution))
+    grid = problem.grid(setup.resolution)
+    return Task(problem=problem, problem_options=options, setup=setup, grid=grid, alone=alone)
+
+
+def instances_of(module: Any) -> int:
+    """How many instances the quick preset puts to a model that solves each by itself and learns from no data.
+
+    Such a module declares ``INSTANCES = 1`` (or more); 0 is the answer for all others.
+    """
+    return int(getattr(module, "INSTANCES", 0))
+
+
+def without_training(setup: Setup, preset: str, models: Sequence[Any]) -> Setup:
+    """A set-up of instances: as many as the models ask for by default, or as the published set-up has."""
+    count = max(map(instances_of, models)) if preset == "quick" else setup.test
+    return replace(setup, train=0, validation=0, test=count)
+
+
+def _refuse_training(request: Request) -> None:
+    for name in ("train", "validation"):
+        if request.setup.get(name):
+            raise ValueError(
+                f"{request.model} solves each instance by itself and learns from no data: --setup.{name} would do "
+                "nothing. Say --setup.test for the number of instances."
+            )
 
 
 def task_of_data(request: Request, dataset: Dataset) -> Task:

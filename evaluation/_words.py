@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from ._instances import CLOSED_FORM, REFERENCE
 from ._numbers import duration, number, percent
 from .record import Run
 
@@ -19,21 +20,46 @@ def limits(run: Run) -> list[str]:
     """What this record does not show, read off from the record itself."""
     told = [run.message, *run.notes] if run.status != "ok" else list(run.notes)
     told += [f"{name}: {rival.message}" for name, rival in run.compare.items() if rival.message]
-    told.append(f"One seed ({run.seed}). The error bars are over test samples; the spread over seeds was not measured.")
-    told.append("Test samples come from the distribution of the training samples: other distributions were not tested.")
-    told.append(
-        "The truth is a numerical solution. Its own error was not measured here, and no score below it means much."
-    )
-    told.append("The cost of searching for hyperparameters is not counted.")
+    told += _untrained(run) if alone(run) else _trained(run)
+    told.append(_truth(run))
     if not run.compare:
-        told.append("No rival was trained: say --compare to put baselines beside this model.")
+        told.append("No rival was judged: say --compare to put baselines beside this model.")
     return [text for text in (*told, *_classical_limits(run)) if text]
+
+
+def alone(run: Run) -> bool:
+    """Whether instances were posed and solved, each by itself: nothing was learned from any data."""
+    return run.setup.get("train", 1) == 0
+
+
+def _trained(run: Run) -> list[str]:
+    return [
+        f"One seed ({run.seed}). The error bars are over test samples; the spread over seeds was not measured.",
+        "Test samples come from the distribution of the training samples: other distributions were not tested.",
+        "The cost of searching for hyperparameters is not counted.",
+    ]
+
+
+def _untrained(run: Run) -> list[str]:
+    count = run.setup.get("test", 1)
+    if count == 1:
+        return ["One instance was solved: how the error varies between instances was not measured."]
+    return [f"{count} instances of one distribution were solved: those of others may be harder."]
+
+
+def _truth(run: Run) -> str:
+    """How far below which error no score means much."""
+    truth = run.starts[0].truth if run.starts else ""
+    if truth == CLOSED_FORM:
+        return "The truth is a closed form, in double precision: its error is that of rounding."
+    text = "The truth is a numerical solution. Its own error was not measured here, and no score below it means much."
+    return f"{text} It is compared in double precision." if truth == REFERENCE else text
 
 
 def question(run: Run) -> str:
     """What the headline was measured on."""
     count = len(run.metrics[HEADLINE].samples) if HEADLINE in run.metrics else 0
-    samples = f"{count} test sample{'s' if count != 1 else ''}"
+    samples = f"{count} {'instance' if alone(run) else 'test sample'}{'s' if count != 1 else ''}"
     if run.starts and run.starts[0].times:
         first = run.starts[0]
         return f"{samples}, rollouts of {len(first.times)} frames from frame {first.start}"
@@ -46,10 +72,11 @@ def _accuracy(run: Run) -> str:
         return f"{run.model} gave no answer for {run.problem}: {run.message}"
     lost = sum(not math.isfinite(value) for value in score.samples)
     if lost:
-        return f"{run.model} gave no finite answer for {lost} of {len(score.samples)} test samples of {run.problem}."
+        return f"{run.model} gave no finite answer for {lost} of {question(run)} of {run.problem}."
     bar = f" (standard error {percent(score.standard_error)})" if math.isfinite(score.standard_error) else ""
     error = f"{percent(score.mean)}{bar}"
-    return f"{run.model} solves {run.problem} with a mean relative L2 error of {error}, on {question(run)}."
+    mean = "mean " if len(score.samples) > 1 else ""
+    return f"{run.model} solves {run.problem} with a {mean}relative L2 error of {error}, on {question(run)}."
 
 
 def _speed(run: Run) -> str:
@@ -60,7 +87,7 @@ def _speed(run: Run) -> str:
     classical = run.classical
     if classical is None or math.isnan(classical.raw):
         return f"{text}."
-    text += f", {_ratio(classical.raw)} the reference solver that made the data"
+    text += f", {_ratio(classical.raw)} the reference solver{'' if alone(run) else ' that made the data'}"
     if math.isinf(classical.equal_accuracy):
         return f"{text}. No classical solver that was measured is as accurate."
     if math.isnan(classical.equal_accuracy):

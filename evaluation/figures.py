@@ -17,11 +17,14 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ..pde import Grid, Signature
+from ..pde import Axis, Grid, Signature
 from ._panels import bracketed, lines_of_frames, lines_static, maps_of_frames, maps_static
 from ._style import GREY, SMALL, TITLE, TRUTH, colours_of, dress, logarithmic, new_figure, place_labels
+from .curves import energy_by_wavenumber
 
 SHOWN_FRAMES = 4  # of a rollout, evenly spread, the last among them
+DENSE = 40  # waves across a picture from which on they cannot be told apart in it
+CLOSE = 8  # waves across a close-up
 
 
 def fields_figure(
@@ -61,6 +64,31 @@ def fields_figure(
     return figure
 
 
+def close_up(
+    prediction: Float[Tensor, "channel *space"], truth: Float[Tensor, "channel *space"], grid: Grid
+) -> tuple[Grid, tuple[slice, ...]] | None:
+    """Where to look closer at a field of many waves: a window of a few of them around the largest error.
+
+    The part of the grid and the slices that cut it out; None where the whole picture shows the waves.
+    """
+    shells, energy = energy_by_wavenumber(truth[None].detach().cpu(), grid)
+    weight = energy[0, 1:]  # all but the mean
+    waves = float((shells[1:] * weight).sum() / weight.sum()) if float(weight.sum()) > 0 else 0.0
+    if not waves > DENSE:
+        return None
+    error = (prediction - truth).detach().cpu().abs().nan_to_num(0.0, 0.0, 0.0).amax(dim=0)
+    worst = np.unravel_index(int(error.argmax()), grid.shape)
+    side = CLOSE / waves * max(axis.length for axis in grid.axes)
+    windows, axes = [], []
+    for axis, node in zip(grid.axes, map(int, worst), strict=True):
+        count = min(axis.size, max(CLOSE, round(side / axis.spacing) + 1))
+        first = min(max(0, node - count // 2), axis.size - count)
+        x = axis.coordinates().tolist()[first : first + count]
+        windows.append(slice(first, first + count))
+        axes.append(Axis(axis.name, count, x[0], x[-1], ("dirichlet", "dirichlet"), "ends", axis.unit))
+    return Grid(tuple(axes)), tuple(windows)
+
+
 def spectra_figure(
     shells: ArrayLike,
     truth: ArrayLike,
@@ -93,8 +121,12 @@ def spectra_figure(
     axes.set_xlim(k[0], k[-1])
     top = float(np.max(known, where=np.isfinite(known), initial=0.0))
     if top > 0:
-        # double precision ends 1e-32 below the largest energy; single, in which data are stored, 1e-14
-        axes.set_ylim(bottom=max(_smallest((truth, prediction, error)) / 3, top * 1e-18))
+        # double precision ends 1e-32 below the largest energy; single, in which data are stored, 1e-14; an error is
+        # shown whole where it is smaller still
+        wrong = np.asarray(error, dtype=float)[1:]
+        largest = float(np.max(wrong, where=np.isfinite(wrong), initial=0.0))
+        floor = min(top * 1e-18, largest * 1e-4) if largest > 0 else top * 1e-18
+        axes.set_ylim(bottom=max(_smallest((truth, prediction, error)) / 3, floor))
     if cutoff is not None and cutoff < k[-1]:
         axes.axvspan(cutoff, k[-1], color="#eeeeee", zorder=0, label="corners of the spectrum")
     dress(axes, title=title, x="wavenumber |k|  [2π / domain length]", y="energy per shell  [unit²]")

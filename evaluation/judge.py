@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,13 +19,14 @@ from ..data import Dataset
 from ..pde import Grid, Solver
 from ._asking import Answers, Question, ask, warm_seconds
 from ._common import finite
+from ._instances import truth_of
 from ._timing import clock_name
 from .curves import energy_by_wavenumber, error_by_wavenumber, relative_l2_by_frame
 from .metrics import Metric, metric_table
 
 __all__ = ["Example", "Judgement", "Status", "judge"]
 
-Status = Literal["ok", "diverged", "failed"]
+Status = Literal["ok", "stopped", "diverged", "failed"]
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ class Example:
 class Judgement:
     """What was measured; vectors are per sample, in the order of the data set.
 
-    ``diverged``: some samples gave no finite answer. ``failed``: the solver cannot do this at all (it raised something
-    else than a :class:`SolverError`, or returned another shape).
+    ``diverged``: some samples gave values that are not finite. ``stopped``: the only samples without an answer are
+    those for which the solver raised a :class:`SolverError`, a reason instead of values. ``failed``: it cannot do this
+    at all (it raised something else, or returned another shape).
     """
 
     status: Status
@@ -60,6 +62,9 @@ class Judgement:
     seconds_batched: float  # per sample, in batches, warm, median
     batch: int
     clock: str  # "cpu": processor time, "wall": elapsed
+    notes: tuple[str, ...] = ()  # what the solver warned of about its own answers, with the sample's number
+    health: tuple[Mapping[str, Any], ...] = ()  # what it found about each sample; {} where it gave no answer
+    truth: str = ""  # what the answers were compared with
     examples: tuple[Example, ...] = field(default=(), repr=False)
 
     @property
@@ -105,7 +110,7 @@ def judge(
         tally.add(indices, inputs, answers, truth)
         if progress is not None:
             progress(indices[-1] + 1, len(data))
-    return tally.judgement(solver, question)
+    return tally.judgement(solver, question, truth_of(data))
 
 
 def _functions(metrics: Mapping[str, Metric] | Sequence[str] | None) -> dict[str, Metric]:
@@ -129,18 +134,23 @@ class _Tally:
         self.keep = keep
         self.failed = False
         self.said: list[str] = []
+        self.notes: list[str] = []
+        self.health: list[Mapping[str, Any]] = []
         self.seconds: list[float] = []
         self.parts: dict[str, list[Tensor]] = {}
         self.shells = torch.empty(0)
-        self.first = torch.empty(0)  # inputs of the first batch, for timing
+        self.first = torch.empty(0)  # inputs of the first batch that was answered, for timing
         self.examples: list[Example] = []
 
     def add(self, indices: list[int], inputs: Tensor, answers: Answers, truth: Tensor) -> None:
         prediction = answers.prediction
         self.failed = self.failed or answers.failed
         self.said += [answers.said] if answers.said else []
-        if not self.parts:
-            self.first = inputs
+        where = f"Test sample {indices[0]}" + (f" to {indices[-1]}" if len(indices) > 1 else "")
+        self.notes += [f"{where}: {note}" for note in answers.noted]
+        self.health += answers.health
+        if not self.parts or (math.isfinite(answers.seconds) and not any(map(math.isfinite, self.seconds))):
+            self.first, self.seconds = inputs, []
         if len(inputs) == len(self.first):
             self.seconds.append(answers.seconds)
         for name, function in self.functions.items():
@@ -152,6 +162,7 @@ class _Tally:
         self._put("prediction_energy", energy_by_wavenumber(prediction, self.grid)[1])
         self._put("truth_energy", energy)
         self._put("lost", ~finite(prediction))
+        self._put("stopped", torch.isnan(prediction).flatten(1).all(dim=1) & bool(answers.said))
         for fields in zip(indices, inputs, prediction, truth, strict=True):
             if len(self.examples) < self.keep:
                 self.examples.append(Example(fields[0], *(values.clone() for values in fields[1:])))
@@ -159,13 +170,13 @@ class _Tally:
     def _put(self, name: str, values: Tensor) -> None:
         self.parts.setdefault(name, []).append(values)
 
-    def judgement(self, solver: Solver, question: Question) -> Judgement:
+    def judgement(self, solver: Solver, question: Question, truth: str) -> Judgement:
         joined = {name: torch.cat(parts) for name, parts in self.parts.items()}
         lost = joined["lost"]
         never = self.failed or bool(lost.all())
         one, batched = (math.nan, math.nan) if never else warm_seconds(solver, question, self.first, self.seconds)
         return Judgement(
-            status="failed" if self.failed else "diverged" if bool(lost.any()) else "ok",
+            status=self._status(lost, joined["stopped"]),
             message=self._message(int(lost.sum()), len(lost)),
             metrics={name: joined[f"metric {name}"] for name in self.functions},
             start=question.start,
@@ -179,8 +190,16 @@ class _Tally:
             seconds_batched=batched,
             batch=len(self.first),
             clock=clock_name(question.device),
+            notes=tuple(self.notes),
+            health=tuple(self.health) if len(self.health) == len(lost) else (),
+            truth=truth,
             examples=tuple(self.examples),
         )
+
+    def _status(self, lost: Tensor, stopped: Tensor) -> Status:
+        if self.failed:
+            return "failed"
+        return "ok" if not bool(lost.any()) else "stopped" if bool(stopped[lost].all()) else "diverged"
 
     def _message(self, lost: int, count: int) -> str:
         if not lost and not self.failed:

@@ -18,14 +18,15 @@ from typing import Any
 import torch
 
 from ..data import Dataset, Splits, generate, read, split
-from ..pde import Problem, Solver
+from ..pde import Solver
 from ..training import Interrupted
 from . import registry
 from ._drawing import draw
 from ._fitting import Fitted, fitted
 from ._given import Given
+from ._instances import doubled, instances
 from ._reporter import Reporter
-from ._request import Plan, Request, Task, plan_of, problem_options, task_of, task_of_data, with_rivals
+from ._request import Plan, Request, Task, instances_of, plan_of, task_of, task_of_data, with_rivals
 from .cost import break_even, cost_accuracy, speedup_at_equal_accuracy
 from .judge import Judgement, judge
 from .record import Classical, Judged, Provenance, Rival, Run, machine, read_run, seconds_of, versions, write_run
@@ -48,20 +49,20 @@ def solve(request: Request, reporter: Reporter | None = None) -> Outcome:
     device = device_named(request.device)
     for name in (request.model, *request.rivals):  # refuse unknown names before hours of work
         registry.find_model(name)
-    task, dataset, generated = _data(request, reporter)
-    request, setup = with_rivals(request, task), task.setup
-    splits = split(dataset, train=setup.train, validation=setup.validation, test=setup.test, seed=setup.seed)
+    samples = _data(request, reporter)
+    task = samples.task
+    request = with_rivals(request, task)
     plan = plan_of(request, task, request.model)
-    folder = request.runs / f"{task.problem.name}-{_last(request.model)}-{plan.key(splits)}"
+    folder = request.runs / f"{task.problem.name}-{_last(request.model)}-{plan.key(samples.splits)}"
     done = _finished(folder, request, task, device)
     if done is not None:
         reporter.say(f"Reusing {folder} (delete it to train again).")
         return Outcome(done, folder)
-    own = fitted(plan, splits, folder, device, reporter)
-    others = {name: _rival(request, task, name, splits, device, reporter) for name in request.rivals}
-    verdicts = _judged(own.solver, task, splits.test, device, reporter, title=f"judging {request.model}")
-    classical = _classical(task, splits.test, verdicts[0], own, generated, device, reporter)
-    run = _record(request, task, plan, own, verdicts, others, classical, splits, dataset, generated, device)
+    own = fitted(plan, samples.splits, folder, device, reporter)
+    others = {name: _rival(request, samples, name, device, reporter) for name in request.rivals}
+    verdicts = _judged(own.solver, samples, request.model, device, reporter)
+    classical = _classical(samples, verdicts[0], own, device, reporter)
+    run = _record(request, samples, plan, own, verdicts, others, classical, device)
     reporter.stage("drawing", 1)
     draw(run, folder, task, verdicts)
     write_run(run, folder / "run.json")
@@ -81,45 +82,45 @@ def device_named(name: str) -> torch.device:
     return device
 
 
-def generate_named(
-    pde: str,
-    *,
-    resolution: int | None,
-    count: int | None,
-    seed: int,
-    workers: int | None,
-    cache: Path | None,
-    reporter: Reporter,
-    options: Mapping[str, Any] | None = None,
-) -> Dataset:
-    """A data set of a problem by name; sizes default to those of its quick preset."""
-    module = registry.find_problem(pde)
-    problem: Problem = module.build(**problem_options(module.build, options or {}))
-    setup = problem.setups["quick"]
-    total = setup.train + setup.validation + setup.test
-    return _generated(problem, resolution or setup.resolution, count or total, seed, workers, cache, reporter)[0]
+@dataclass(frozen=True)
+class _Samples:
+    """What a task is about, split, and the seconds that making it has cost."""
+
+    task: Task
+    dataset: Dataset
+    splits: Splits
+    seconds: float = 0.0
+
+    def test_for(self, model: str) -> Dataset:
+        """A model that solves instances by itself is asked in double precision: its errors can be below float32's."""
+        stored, task = self.splits.test, self.task
+        if task.alone or isinstance(task.problem, Given) or not instances_of(registry.find_model(model)):
+            return stored
+        return doubled(stored, task.problem, task.setup.seed)
 
 
-def _data(request: Request, reporter: Reporter) -> tuple[Task, Dataset, float]:
-    """The task, its data, and the seconds that making them has cost (0 for data that were given)."""
+def _data(request: Request, reporter: Reporter) -> _Samples:
+    """Given, generated, or only posed where no model learns from data."""
     if request.data is not None:
         dataset = read(request.data)
-        return task_of_data(request, dataset), dataset, 0.0
+        task = task_of_data(request, dataset)
+        return _Samples(task, dataset, _split(dataset, task))
     task = task_of(request)
-    total = task.setup.train + task.setup.validation + task.setup.test
-    resolution = task.setup.resolution
-    return task, *_generated(task.problem, resolution, total, task.setup.seed, None, request.cache, reporter)
+    if task.alone:
+        splits = instances(task.problem, task.grid, seed=task.setup.seed, count=task.setup.test)
+        return _Samples(task, splits.test, splits)
+    dataset, seconds = _generated(task, request.cache, reporter)
+    return _Samples(task, dataset, _split(dataset, task), seconds)
 
 
-def _generated(
-    problem: Problem,
-    resolution: int,
-    count: int,
-    seed: int,
-    workers: int | None,
-    cache: Path | None,
-    reporter: Reporter,
-) -> tuple[Dataset, float]:
+def _split(dataset: Dataset, task: Task) -> Splits:
+    setup = task.setup
+    return split(dataset, train=setup.train, validation=setup.validation, test=setup.test, seed=setup.seed)
+
+
+def _generated(task: Task, cache: Path | None, reporter: Reporter) -> tuple[Dataset, float]:
+    problem, setup = task.problem, task.setup
+    count = setup.train + setup.validation + setup.test
     reporter.stage(f"generating {count} samples of {problem.name}", count)
 
     def progress(done: int, total: int, message: str) -> None:
@@ -128,20 +129,20 @@ def _generated(
             raise Interrupted(f"Generation stopped at {done} of {total} samples; complete shards are kept.")
 
     dataset = generate(
-        problem, resolution=resolution, count=count, seed=seed, cache=cache, workers=workers, progress=progress
+        problem, resolution=setup.resolution, count=count, seed=setup.seed, cache=cache, progress=progress
     )
     return dataset, float(dataset.source.get("seconds", 0.0))
 
 
-def _rival(request: Request, task: Task, name: str, splits: Splits, device: torch.device, reporter: Reporter) -> Rival:
+def _rival(request: Request, samples: _Samples, name: str, device: torch.device, reporter: Reporter) -> Rival:
     """Another model on the same task: trained in a folder of its own, so that it is there the next time."""
-    plan = plan_of(request, task, name, own=False)
-    folder = request.runs / f"{task.problem.name}-{_last(name)}-{plan.key(splits)}"
+    plan = plan_of(request, samples.task, name, own=False)
+    folder = request.runs / f"{samples.task.problem.name}-{_last(name)}-{plan.key(samples.splits)}"
     try:
-        other = fitted(plan, splits, folder, device, reporter)
+        other = fitted(plan, samples.splits, folder, device, reporter)
     except ValueError as error:  # a model that cannot serve this problem stays in the table, saying why
         return Rival(metrics={}, status="failed", message=str(error))
-    verdicts = _judged(other.solver, task, splits.test, device, reporter, title=f"judging {name}", keep=0)
+    verdicts = _judged(other.solver, samples, name, device, reporter, keep=0)
     starts = tuple(Judged.of(verdict) for verdict in verdicts)
     return Rival(
         metrics=starts[0].metrics,
@@ -155,10 +156,12 @@ def _rival(request: Request, task: Task, name: str, splits: Splits, device: torc
 
 
 def _judged(
-    solver: Solver, task: Task, test: Dataset, device: torch.device, reporter: Reporter, *, title: str, keep: int = 3
+    solver: Solver, samples: _Samples, model: str, device: torch.device, reporter: Reporter, *, keep: int = 3
 ) -> list[Judgement]:
-    """One judgement per start; the first is the headline."""
-    reporter.stage(title, len(task.starts) * len(test))
+    """One judgement per start; the first is the headline. A model without training gets one instance at a time."""
+    task, test = samples.task, samples.test_for(model)
+    batch = 1 if instances_of(registry.find_model(model)) else 16
+    reporter.stage(f"judging {model}", len(task.starts) * len(test))
     verdicts: list[Judgement] = []
     for start in task.starts:
         before = len(verdicts) * len(test)
@@ -167,21 +170,25 @@ def _judged(
             reporter.advance(before + done)
 
         verdicts.append(
-            judge(solver, test, start=start, horizon=task.horizon(start), device=device, keep=keep, progress=progress)
+            judge(
+                solver,
+                test,
+                start=start,
+                horizon=task.horizon(start),
+                batch=batch,
+                device=device,
+                keep=keep,
+                progress=progress,
+            )
         )
     return verdicts
 
 
 def _classical(
-    task: Task,
-    test: Dataset,
-    verdict: Judgement,
-    own: Fitted,
-    generated: float,
-    device: torch.device,
-    reporter: Reporter,
+    samples: _Samples, verdict: Judgement, own: Fitted, device: torch.device, reporter: Reporter
 ) -> Classical | None:
     """The reference solver's own cost-accuracy curve, and the speed-up at equal accuracy."""
+    task = samples.task
     if isinstance(task.problem, Given) or not task.problem.ladder(task.grid):
         return None
     reporter.stage("measuring the classical solver", 1)
@@ -192,7 +199,7 @@ def _classical(
     start = verdict.start
     curve = cost_accuracy(
         task.problem,
-        test,
+        samples.splits.test,
         samples=COST_SAMPLES,
         start=start,
         horizon=task.horizon(start),
@@ -201,23 +208,22 @@ def _classical(
         progress=progress,
     )
     speedup = speedup_at_equal_accuracy(curve, verdict.mean("relative_l2"), verdict.seconds)
-    paid = break_even(generated, own.seconds, speedup.classical_seconds, verdict.seconds)
+    paid = break_even(samples.seconds, own.seconds, speedup.classical_seconds, verdict.seconds)
     return Classical.of(curve, speedup, paid)
 
 
 def _record(
     request: Request,
-    task: Task,
+    samples: _Samples,
     plan: Plan,
     own: Fitted,
     verdicts: list[Judgement],
     others: Mapping[str, Rival],
     classical: Classical | None,
-    splits: Splits,
-    dataset: Dataset,
-    generated: float,
     device: torch.device,
 ) -> Run:
+    task, dataset, splits = samples.task, samples.dataset, samples.splits
+    needed = 0.0 if instances_of(registry.find_model(request.model)) else samples.seconds
     starts = tuple(Judged.of(verdict) for verdict in verdicts)
     return Run(
         problem=task.problem.name,
@@ -228,7 +234,7 @@ def _record(
         seed=request.seed,
         metrics=starts[0].metrics,
         starts=starts,
-        seconds=seconds_of(verdicts[0], generate=generated, fit=own.seconds),
+        seconds=seconds_of(verdicts[0], generate=needed, fit=own.seconds),
         parameters=own.parameters,
         device=str(device),
         threads=torch.get_num_threads(),
@@ -248,7 +254,7 @@ def _record(
         compare=dict(others),
         classical=classical,
         command=command_of(request),
-        notes=plan.notes,
+        notes=(*plan.notes, *dict.fromkeys(note for start in starts for note in start.notes)),
         status=own.status if own.status != "ok" else starts[0].status,
         message=own.message or starts[0].message,
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -101,6 +101,9 @@ class Judged(_Record):
     truth_energy: tuple[float, ...] = ()
     status: Status = "ok"
     message: str = ""
+    truth: str = ""  # what the answers were compared with, and its precision
+    notes: tuple[str, ...] = ()  # what the solver warned of about its own answers
+    health: tuple[dict[str, Any], ...] = ()  # per sample, what the solver found about its answer; {} where it has none
 
     @model_validator(mode="after")
     def _lengths_agree(self) -> Judged:
@@ -127,6 +130,9 @@ class Judged(_Record):
             truth_energy=tuple(verdict.truth_energy.mean(dim=0).tolist()),
             status=verdict.status,
             message=verdict.message,
+            truth=verdict.truth,
+            notes=verdict.notes,
+            health=tuple(dict(found) for found in verdict.health),
         )
 
 
@@ -248,7 +254,7 @@ class Run(_Record):
     classical: Classical | None = None
     command: str = ""  # what reproduces it
     notes: tuple[str, ...] = ()
-    status: str = "ok"  # ok | diverged | failed | timeout | interrupted
+    status: str = "ok"  # ok | stopped | diverged | failed | timeout | interrupted
     message: str = ""
     date: str = ""  # UTC, ISO 8601
 

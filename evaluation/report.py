@@ -17,7 +17,7 @@ from .record import Run, Score, Seconds
 
 # by the first word of a picture's name, in the order in which they stand on the page
 _CAPTIONS = {
-    "fields": "Truth, prediction and error on test samples. Truth and prediction share one colour scale.",
+    "fields": "Truth, prediction and error on one of the test samples. Truth and prediction share one colour scale.",
     "rollout": "Relative L2 error of each frame: median over test samples, band from the first to the third quartile.",
     "spectra": "Energy by wavenumber shell, mean over test samples.",
     "cost": "Error against time per sample. The line joins the classical settings that no cheaper one beats.",
@@ -61,6 +61,7 @@ def report(run: Run, figures: Path) -> str:
         _section("Pictures", "".join(_pictures(figures))),
         _section("Classical solver, cheap to dear", _ladder(run)) if run.classical else "",
         _section("How to repeat it", _how(run)),
+        _section("What the solver found about its answers", _health(run)),
         _section("Limits: what was not measured", _list(limits(run))),
         _section("Options", _options(run)),
         _section("Made with", _facts(run)),
@@ -126,7 +127,8 @@ def _classical_cells(run: Run, name: str) -> list[str]:
     assert run.classical is not None
     rungs = {rung.name: rung for rung in run.classical.rungs} | {"reference": run.classical.reference}
     rung = rungs[name]
-    label = f"classical: {name}" + (" (made the data)" if name == "reference" else " (as accurate)")
+    made = " (made the data)" if run.setup.get("train", 1) else ""
+    label = f"classical: {name}" + (made if name == "reference" else " (as accurate)")
     return [label, number(rung.error), "", "", "", number(rung.seconds), "0", "0", ""]
 
 
@@ -146,6 +148,20 @@ def _ladder(run: Run) -> str:
     rows = [("", [rung.name, number(rung.error), number(rung.seconds), rung.status]) for rung in rungs]
     note = f'<p class="soft">{escape(run.classical.note)}</p>' if run.classical.note else ""
     return note + _table(("setting", "relative L2", "s per sample", "status"), rows)
+
+
+def _health(run: Run) -> str:
+    """One row an instance, of whatever the solver keeps: a value, or one a direction."""
+    found = run.starts[0].health if run.starts else ()
+    names = list(dict.fromkeys(name for one in found for name in one))
+    rows = [("", [str(i), *(_found(one.get(name)) for name in names)]) for i, one in enumerate(found)]
+    return _table(("instance", *names), rows) if names else ""
+
+
+def _found(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " \N{MULTIPLICATION SIGN} ".join(_found(one) for one in value)
+    return number(value) if isinstance(value, float) else "no answer" if value is None else str(value)
 
 
 def _pictures(folder: Path) -> Iterable[str]:
@@ -178,6 +194,7 @@ def _facts(run: Run) -> str:
         "data": run.data.fingerprint,
         "split": run.data.split,
         "test samples": run.data.test,
+        "truth": run.starts[0].truth if run.starts else "",
         **run.versions,
     }
     return _table(("", ""), [("", [name, str(value)]) for name, value in facts.items() if value])

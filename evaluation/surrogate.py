@@ -16,6 +16,8 @@ from torch import Tensor
 
 from ..data.fields import from_xarray, load_fields, save_fields, to_xarray
 from ..pde import Grid, Signature, Solver
+from . import registry
+from ._request import instances_of
 from ._saved import load_model
 from .pipeline import device_named
 
@@ -26,10 +28,20 @@ if TYPE_CHECKING:
 
 
 class Surrogate:
-    """A fitted solver with its problem's signature and the grid it was trained on."""
+    """A fitted solver with its problem's signature and the grid it was trained on.
 
-    def __init__(self, solver: Solver, signature: Signature, grid: Grid, device: torch.device) -> None:
-        self.solver, self.signature, self.grid, self.device = solver, signature, grid, device
+    dtype   in which fields of files and of xarray are read
+    """
+
+    def __init__(
+        self,
+        solver: Solver,
+        signature: Signature,
+        grid: Grid,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.solver, self.signature, self.grid, self.device, self.dtype = solver, signature, grid, device, dtype
 
     def __call__(self, inputs: Any, times: Sequence[float] | None = None) -> Any:
         """Solve for one or many inputs.
@@ -72,7 +84,7 @@ class Surrogate:
                 names = [channel.name for channel in self.signature.inputs]
                 raise ValueError(f"This surrogate takes the fields {names}; give a Dataset with these variables.")
             inputs = inputs.to_dataset(name=self.signature.inputs[0].name)
-        values, grid = from_xarray(inputs, self.signature.inputs, self.grid)
+        values, grid = from_xarray(inputs, self.signature.inputs, self.grid, dtype=self.dtype)
         outputs = self._answer(values, grid, times)
         return to_xarray(
             outputs, self.signature.outputs, grid, times=self._times(times), time_unit=self.signature.time_unit
@@ -89,7 +101,7 @@ class Surrogate:
     def apply(self, source: Path, target: Path) -> None:
         """Read input fields from netCDF, write the answer to netCDF, coordinates and units included."""
         signature = self.signature
-        values, grid = load_fields(source, signature.inputs, self.grid)
+        values, grid = load_fields(source, signature.inputs, self.grid, dtype=self.dtype)
         outputs = self._answer(values, grid, None)
         save_fields(target, outputs, signature.outputs, grid, times=self._times(None), time_unit=signature.time_unit)
 
@@ -98,4 +110,6 @@ def load(folder: str | Path, device: str = "cpu") -> Surrogate:
     """The surrogate of a finished run. Raises ``DamagedModel`` if its files are not exactly what was saved."""
     target = device_named(device)
     blueprint, solver = load_model(Path(folder), target)
-    return Surrogate(solver, Signature.from_dict(blueprint.signature), Grid.from_dict(blueprint.grid), target)
+    alone = instances_of(registry.find_model(blueprint.model)) > 0  # exact beyond single precision, so asked in double
+    dtype = torch.float64 if alone else torch.float32
+    return Surrogate(solver, Signature.from_dict(blueprint.signature), Grid.from_dict(blueprint.grid), target, dtype)

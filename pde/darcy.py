@@ -55,6 +55,7 @@ from scipy.interpolate import CubicSpline
 from torch import Generator, Tensor
 
 from ._elliptic import Faces, Method, apply_along, diffusion, face_coefficients, interior, solve_dirichlet
+from ._equation import Equation, Term, WithEquation, dirichlet
 from ._grid import Axis, Grid
 from ._problem import Channel, Problem, Setup, Signature, WithResidual
 from ._random_fields import neumann_field
@@ -67,7 +68,7 @@ LADDER = (6, 4, 3, 2, 1.5)  # how many times coarser the rungs of the ladder are
 
 
 @dataclass(frozen=True, kw_only=True)
-class Darcy(Problem, WithResidual):
+class Darcy(Problem, WithEquation, WithResidual):
     """Steady flow through a random porous medium."""
 
     law: Law = "two_phase"
@@ -147,6 +148,24 @@ class Darcy(Problem, WithResidual):
                 ladder[name] = FiniteVolumes(replace(self, faces=faces), shape=shape)
         ladder[f"finite volumes ({self.faces}) {'x'.join(map(str, grid.shape))}"] = FiniteVolumes(self)
         return ladder
+
+    def equation(self, inputs: Tensor, grid: Grid) -> Equation:
+        """-a u_xx - a u_yy - a_x u_x - a_y u_y = f, with the slopes of log a from its cosine series.
+
+        The log-normal law only: the strong form asks for a coefficient with a derivative, of which two phases have none
+        where they meet, and the oblique waves no cosine series that converges fast.
+        """
+        if self.law != "log_normal":
+            raise ValueError(
+                f"Darcy's equation is declared in strong form for law='log_normal', whose coefficient has slopes; got "
+                f"law={self.law!r}. Use reference(), second_opinion() or a method that learns."
+            )
+        check_coefficient(inputs, grid)
+        a = inputs[:, 0]
+        slopes = [a * cosine_slope(a.log(), axis, place) for place, axis in enumerate(grid.axes, start=1)]
+        second = [Term((2, 0), -a), Term((0, 2), -a)]
+        first = [Term((1, 0), -slopes[0]), Term((0, 1), -slopes[1])]
+        return Equation((*second, *first), torch.full_like(a, self.source), dirichlet(torch.zeros_like(a)))
 
     def residual(self, inputs: Tensor, outputs: Tensor, grid: Grid) -> Tensor:
         r""":math:`-\nabla\cdot(a\nabla u) - f` of the discrete operator at inner nodes, u itself at boundary nodes.
@@ -231,6 +250,17 @@ def _spline(source: Axis, target: Axis) -> Tensor:
     """Cubic spline interpolation (not-a-knot) as a matrix."""
     identity = torch.eye(source.size, dtype=torch.float64).numpy()
     return torch.from_numpy(CubicSpline(source.coordinates().numpy(), identity)(target.coordinates().numpy()))
+
+
+def cosine_slope(values: Float[Tensor, "batch x y"], axis: Axis, place: int) -> Float[Tensor, "batch x y"]:
+    """The derivative along an axis (number ``place`` of the tensor) of the cosine series through its nodes."""
+    even = values.movedim(place, -1)
+    cells = axis.size - 1
+    even = torch.cat([even, even[..., 1:-1].flip(-1)], dim=-1)
+    waves = math.pi / axis.length * torch.fft.fftfreq(2 * cells, d=1 / (2 * cells), dtype=torch.float64)
+    waves[cells] = 0  # the highest cosine has no slope at any node
+    slope = torch.fft.ifft(1j * waves.to(even.device) * torch.fft.fft(even)).real[..., : axis.size]
+    return slope.to(values).movedim(-1, place)
 
 
 def _trigonometric(count: int, grid: Grid, generator: Generator) -> Float[Tensor, "batch x y"]:

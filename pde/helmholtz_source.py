@@ -21,9 +21,11 @@ import torch
 from torch import Generator, Tensor
 
 from ._elliptic import apply_along, interior
+from ._equation import Equation, WithEquation
 from ._grid import Grid
 from ._problem import Channel, Problem, Setup, Signature, WithExact, WithResidual
 from ._random_fields import dirichlet_field
+from ._sine_sources import shifted_laplace, sine_posed
 from ._solver import Solver, check_fields
 from ._trigonometric import Symbol, fast_poisson, sine_resample, sine_second_derivative
 
@@ -32,7 +34,7 @@ CLEARANCE = 1e-4  # smallest distance of k² to an eigenvalue, in eigenvalues
 
 
 @dataclass(frozen=True, kw_only=True)
-class HelmholtzSource(Problem, WithExact, WithResidual):
+class HelmholtzSource(Problem, WithEquation, WithExact, WithResidual):
     """An indefinite problem with a known answer: where methods made for Poisson's equation fail."""
 
     dim: int = 2  # 1, 2 or 3
@@ -82,6 +84,12 @@ class HelmholtzSource(Problem, WithExact, WithResidual):
 
     def exact(self, inputs: Tensor, grid: Grid, times: Sequence[float] | None = None) -> Tensor:
         return ShiftedSine(self)(inputs, grid)
+
+    def equation(self, inputs: Tensor, grid: Grid) -> Equation:
+        return shifted_laplace(inputs, grid, shift=self.wavenumber**2)
+
+    def posed(self, inputs: Tensor, grid: Grid, target: Grid) -> Tensor | None:
+        return sine_posed(inputs, grid, target)
 
     def ladder(self, grid: Grid) -> Mapping[str, Solver]:
         """Second-order differences and the sine method on coarser grids that still carry the wave, cheap to dear."""

@@ -17,9 +17,11 @@ import torch
 from torch import Generator, Tensor
 
 from ._elliptic import apply_along, interior
+from ._equation import Equation, WithEquation
 from ._grid import Grid
 from ._problem import Channel, Problem, Setup, Signature, WithExact, WithResidual
 from ._random_fields import dirichlet_field
+from ._sine_sources import shifted_laplace, sine_posed
 from ._solver import Solver, check_fields
 from ._trigonometric import Symbol, fast_poisson, sine_resample, sine_second_derivative
 
@@ -27,7 +29,7 @@ LADDER = (8, 6, 4, 3, 2, 1)  # how many times coarser the rungs of the ladder ar
 
 
 @dataclass(frozen=True, kw_only=True)
-class Poisson(Problem, WithExact, WithResidual):
+class Poisson(Problem, WithEquation, WithExact, WithResidual):
     """A linear problem with a known answer: the first thing a solver should get right."""
 
     dim: int = 2  # 1, 2 or 3
@@ -63,6 +65,12 @@ class Poisson(Problem, WithExact, WithResidual):
 
     def exact(self, inputs: Tensor, grid: Grid, times: Sequence[float] | None = None) -> Tensor:
         return FastSine()(inputs, grid)
+
+    def equation(self, inputs: Tensor, grid: Grid) -> Equation:
+        return shifted_laplace(inputs, grid)
+
+    def posed(self, inputs: Tensor, grid: Grid, target: Grid) -> Tensor | None:
+        return sine_posed(inputs, grid, target)
 
     def ladder(self, grid: Grid) -> Mapping[str, Solver]:
         """Second-order differences and the sine method on coarser grids, cheap to dear."""

@@ -13,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from resolvent.evaluation import figures
 from resolvent.evaluation._panels import bracketed
+from resolvent.evaluation.figures import close_up
 from resolvent.pde import Axis, Channel, Grid, Signature
 
 pytestmark = pytest.mark.filterwarnings("error")  # a warning of matplotlib is a flaw in the picture
@@ -100,6 +101,38 @@ def test_fields_that_do_not_fit_are_refused() -> None:
     u = fields(GRIDS[1], 10, 1)
     with pytest.raises(ValueError, match=r"Expected fields of shape \(3, 1, 12, 10\), got \(10, 1, 12, 10\)"):
         figures.fields_figure(u[0], u, u, GRIDS[1], EVOLVES, times=(1.0, 2.0, 3.0))
+
+
+def test_a_close_up_shows_few_waves_around_the_largest_error() -> None:
+    """100 waves on 400 nodes, an error at node 300: a window of 8 waves, 32 cells, around it."""
+    grid = Grid.box(400, upper=2.0, dim=1, boundary="dirichlet", unit="m")
+    x = grid.coordinates()[0]
+    truth = torch.sin(100 * math.pi * x)[None]
+    prediction = truth.clone()
+    prediction[0, 300] += 1e-6
+    found = close_up(prediction, truth, grid)
+    assert found is not None
+    part, (window,) = found
+    assert window.start <= 300 < window.stop
+    assert abs((window.stop - window.start) - 33) <= 2  # the weighted mean of wavenumbers is 100 within a few percent
+    torch.testing.assert_close(part.coordinates()[0], x[window], rtol=0, atol=1e-12)
+    assert part.axes[0].unit == "m"
+    assert close_up(prediction, torch.sin(2 * math.pi * x)[None], grid) is None
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_a_close_up_in_every_direction(dim: int) -> None:
+    """Lost values and errors in a corner leave the window whole and inside."""
+    grid = Grid.box((120, 100, 4)[:dim], dim=dim)
+    truth = torch.sin(2 * math.pi * 50 * grid.mesh()[0])[None]
+    prediction = truth.clone()
+    prediction[(0,) * (dim + 1)] = math.nan
+    prediction[(0, *(-1,) * dim)] += 1
+    found = close_up(prediction, truth, grid)
+    assert found is not None
+    part, windows = found
+    assert truth[0][windows].shape == part.shape
+    assert all(window.stop == size for window, size in zip(windows, grid.shape, strict=True))
 
 
 def test_spectra_show_all_but_the_mean() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Sequence
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from resolvent.data import Dataset
 from resolvent.evaluation.judge import judge
 from resolvent.evaluation.metrics import metric_table
+from resolvent.gp._health import HealthWarning
 from resolvent.pde import Grid, Solver, SolverError
 from torch import Tensor
 
@@ -122,13 +124,70 @@ def test_batches_are_read_one_at_a_time(decays: Dataset) -> None:
 def test_one_blown_up_sample_costs_no_other(decays: Dataset) -> None:
     """Amplitudes 9 and 10 fail; the batch of 7, 8 and 9 is asked again sample by sample."""
     verdict = judge(Fragile(1.1), decays, batch=3)
-    assert verdict.status == "diverged"
+    assert verdict.status == "stopped"
     assert verdict.message == "No finite answer for 2 of 10 samples: The solution blew up. Use a finer grid."
     values = verdict.metrics["relative_l2"]
     assert values[:8].tolist() == pytest.approx([0.1] * 8, **NEAR)
     assert values[8:].tolist() == [math.inf, math.inf]
     assert verdict.mean("relative_l2") == math.inf
     assert verdict.seconds > 0
+
+
+def test_stopping_and_diverging_are_told_apart(decays: Dataset) -> None:
+    """Samples 8 and 9 are refused with a reason; where another sample is lost without one, that is a divergence."""
+
+    class Both(Fragile):
+        def __call__(self, inputs, grid, times=None):
+            answer = super().__call__(inputs, grid, times)
+            answer[inputs.amax(dim=(1, 2)) < 1.5] = math.nan
+            return answer
+
+    assert judge(Fragile(), decays, batch=1).status == "stopped"
+    assert judge(Both(), decays, batch=1).status == "diverged"
+
+
+def test_what_a_solver_finds_about_its_answers_is_kept(decays: Dataset) -> None:
+    """Sample 9 is refused: it has no health; the warnings of the others bear their numbers."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Found:
+        misfit: float
+
+    class Careful(Fragile):
+        health: tuple[Found, ...] = ()
+
+        def __call__(self, inputs, grid, times=None):
+            self.health = ()
+            answer = super().__call__(inputs, grid, times)
+            self.health = (Found(float(inputs.max())),)
+            if float(inputs.max()) > 7.5:
+                warnings.warn("A steep one.", HealthWarning, stacklevel=2)
+            return answer
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", HealthWarning)  # none escapes
+        verdict = judge(Careful(), decays.subset([0, 7, 9]), batch=1)
+    assert verdict.notes == ("Test sample 1: A steep one.",)
+    assert [dict(one) for one in verdict.health] == [{"misfit": 1.0}, {"misfit": 8.0}, {}]
+    assert verdict.status == "stopped"
+
+
+def test_other_warnings_go_where_they_always_go(decays: Dataset) -> None:
+    class Old(Decay):
+        def __call__(self, inputs, grid, times=None):
+            warnings.warn("This will change.", FutureWarning, stacklevel=2)
+            return super().__call__(inputs, grid, times)
+
+    with pytest.warns(FutureWarning, match="This will change"):
+        assert judge(Old(), decays, batch=10).notes == ()
+
+
+def test_a_solver_is_timed_on_a_sample_that_it_answers(decays: Dataset) -> None:
+    """The first sample is refused; warm calls are those of the second."""
+    solver = Fragile()
+    verdict = judge(solver, decays.subset([9, 0, 1]), batch=1)
+    assert verdict.seconds > 0
+    assert verdict.batch == 1
 
 
 def test_values_that_are_not_finite_are_a_divergence(decays: Dataset) -> None:

@@ -67,11 +67,11 @@ def test_a_name_finds_its_file() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("navier_stoks", "Did you mean 'navier_stokes'?"),
+        ("navier_stoks", "Did you mean 'navier_stokes'"),
         ("qqqq", "Known: "),
         ("_grid", "Unknown problem '_grid'"),
         ("../evil", "Unknown problem '../evil'"),
-        ("no_such_package.navier_stokes", "no module 'no_such_package' can be imported. Did you mean 'navier_stokes'?"),
+        ("no_such_package.navier_stokes", "no module 'no_such_package' can be imported. Did you mean 'navier_stokes'"),
         ("json.decoder", "has no 'build'"),
         ("", "Unknown problem ''"),
     ],

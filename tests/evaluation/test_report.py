@@ -176,7 +176,7 @@ def test_other_numbers() -> None:
     assert plus_minus(0.02, 0.00577) == "0.0200 ± 0.0058"
     assert plus_minus(0.02, math.nan) == "0.0200"
     assert percent(0.0312) == "3.12 %"
-    assert percent(1.5e-9) == "1.5e-07 %"
+    assert percent(1.5e-9) == "1.50e-09"
     assert [duration(s) for s in (7300.0, 150.0, 90.0, 1.5, 0.0015, 2e-6)] == [
         "2.03 h",
         "2.5 min",

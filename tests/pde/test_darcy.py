@@ -3,14 +3,17 @@
 import itertools
 import json
 import math
+import warnings
 from pathlib import Path
 
 import jaxtyping
 import pytest
 import resolvent
 import torch
+from resolvent.gp._health import HealthWarning
+from resolvent.gp.gp import GaussianProcess
 from resolvent.pde._elliptic import face_coefficients, solve_dirichlet
-from resolvent.pde.darcy import BETAS, Darcy, build
+from resolvent.pde.darcy import BETAS, Darcy, build, cosine_slope
 
 PUBLISHED = Path(resolvent.__file__).parent.parent / "shared" / "data"
 
@@ -367,3 +370,36 @@ def test_published_solutions_are_reproduced_as_far_as_the_subsampled_coefficient
     assert abs(float(ours.sum() / u.sum()) - 1) < 0.03
     wrong = solve(3.0, 12.0)
     assert relative(wrong * float((wrong * u).sum() / (wrong * wrong).sum()), u) > 0.3
+
+
+# ---------------------------------------------------------------------- the declared strong form
+
+
+def test_slopes_of_a_cosine_series_are_exact():
+    """cos 3 pi x cos 2 pi y: slopes to round-off of a few waves on 13 and 9 nodes."""
+    grid = Darcy().grid((13, 9))
+    x, y = (math.pi * v for v in grid.mesh())
+    a = (torch.cos(3 * x) * torch.cos(2 * y))[None]
+    along_x, along_y = (cosine_slope(a, axis, place) for place, axis in enumerate(grid.axes, start=1))
+    torch.testing.assert_close(along_x[0], -3 * math.pi * torch.sin(3 * x) * torch.cos(2 * y), rtol=0, atol=1e-12)
+    torch.testing.assert_close(along_y[0], -2 * math.pi * torch.cos(3 * x) * torch.sin(2 * y), rtol=0, atol=1e-12)
+
+
+def test_the_declared_equation_is_solved_to_the_error_of_finite_volumes():
+    """Against finite volumes four times finer: closer to them than finite volumes on the same nodes are."""
+    problem = Darcy(law="log_normal", alpha=4.0, source=2.0)
+    grid = problem.grid(41)
+    a = problem.sample(1, grid, generator=seeded())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", HealthWarning)
+        got = GaussianProcess(problem)(a, grid)
+    fine, same = problem.reference(refine=4)(a, grid), problem.reference()(a, grid)
+    assert relative(got, fine) < 0.5 * relative(same, fine)
+
+
+@pytest.mark.parametrize("law", ["two_phase", "trigonometric"])
+def test_laws_without_a_strong_form_are_refused_by_name(law):
+    problem = Darcy(law=law)
+    grid = problem.grid(17)
+    with pytest.raises(ValueError, match=f"declared in strong form for law='log_normal'.*law='{law}'"):
+        problem.equation(problem.sample(1, grid, generator=seeded()), grid)
