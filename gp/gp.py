@@ -11,7 +11,12 @@ What it does not do: curved domains, systems of equations, sources with jumps (a
 resolution, and it says so), waves beyond the Nyquist limit of nodes that are all one has.
 
 Method ``green`` (what ``auto`` takes) inverts one-directional operators in the waves of the prior; ``condition`` is
-plain Gaussian conditioning on all nodes, which costs the cube of their number and also gives a posterior covariance.
+plain Gaussian conditioning on all nodes, which costs the cube of their number and also gives a posterior covariance;
+with ``learn`` its prior is a spectral mixture whose every hyperparameter maximises the marginal likelihood. ``map`` is
+the published method (GP-HM), on the nodes of the grid that is asked for.
+
+``posterior`` answers with a random field instead of a field: mean, standard deviations and samples of the solution and
+of its derivatives, from sources and boundary data with stated errors.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ..pde import Grid, Problem, Solver, SolverError
@@ -30,9 +36,14 @@ from ..pde._equation import Equation, Term, WithEquation
 from ._collocation import Answer, Collocation
 from ._condition import Conditioned, conditioned
 from ._health import ELSEWHERE, EXCELLENT, Health, HealthWarning, check_misfit, check_resolution
-from ._spectrum import Band, band_of, enough_nodes, widened
+from ._learning import conditioned_on_learnt
+from ._map import Map, MapAnswer, Mixture, Optimiser, Published
+from ._posterior import Noise, RandomField, broad_prior, posterior_of
+from ._spectrum import Band, band_of, enough_nodes, prior_of, widened
 
-Method = Literal["auto", "green", "condition"]
+INSTANCES = 1  # it learns from no data: `solve` poses so many instances, and answers them one by one
+Method = Literal["auto", "green", "condition", "map"]
+Solution = Answer | Conditioned | MapAnswer
 RESOLVED = 0.5  # of the Nyquist limit: chosen nodes put the highest wave below this
 NODES_A_WAVE = 4.4
 MOST_NODES = {1: 6000, 2: 1200, 3: 200}  # an axis, of chosen grids
@@ -46,7 +57,14 @@ SLACK = 8.0  # bins by which two grids may differ about the highest wave
 class GaussianProcess(Solver):
     """One instance at a time; ``health`` holds what was found about each sample of the last call."""
 
-    def __init__(self, problem: Problem, *, method: Method = "auto") -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        method: Method = "auto",
+        learn: bool = False,
+        published: Published = Published(),  # noqa: B008 - frozen
+    ) -> None:
         if not isinstance(problem, WithEquation):
             raise ValueError(
                 f"gp solves problems that declare their equation (WithEquation); {problem.name} does not. "
@@ -59,7 +77,9 @@ class GaussianProcess(Solver):
                 f"gp solves for one scalar field, with time as an axis of the grid where there is one; {problem.name} "
                 f"has {len(problem.signature.outputs)} output(s) and {problem.signature.frames} frame(s)."
             )
-        self.problem, self.method = problem, method
+        if learn and method != "condition":
+            raise ValueError(f"Hyperparameters are learnt with method='condition', not {method!r}.")
+        self.problem, self.method, self.learn, self.published = problem, method, learn, published
         self.health: tuple[Health, ...] = ()
 
     def __call__(self, inputs: Tensor, grid: Grid, times: Sequence[float] | None = None) -> Tensor:
@@ -68,11 +88,11 @@ class GaussianProcess(Solver):
         return torch.stack([answer(grid.coordinates())[0] for answer in answers])[:, None].to(inputs)
 
     @torch.no_grad()
-    def solve(self, inputs: Tensor, grid: Grid) -> list[Answer | Conditioned]:
+    def solve(self, inputs: Tensor, grid: Grid) -> list[Solution]:
         """The solutions as functions, one a sample."""
         exact = inputs.detach().to("cpu", torch.float64)
         self._declared().equation(exact, grid)  # the door: shapes and values are refused before any work
-        answers: list[Answer | Conditioned] = []
+        answers: list[Solution] = []
         for i, sample in enumerate(exact):
             try:
                 answers.append(self._one(sample[None], grid))
@@ -81,11 +101,35 @@ class GaussianProcess(Solver):
         self.health = tuple(answer.health for answer in answers)
         return answers
 
+    @torch.no_grad()
+    def posterior(
+        self,
+        inputs: Float[Tensor, "one channel *space"],
+        grid: Grid,
+        *,
+        noise: Noise = Noise(),  # noqa: B008 - frozen
+    ) -> RandomField:
+        """The solution of one linear instance with its uncertainty; nodes are those of the grid.
+
+        noise   standard deviations of the errors of source and boundary data. Where neither has any, uncertainty is
+                what the nodes leave open.
+        """
+        if len(inputs) != 1:
+            raise ValueError(f"A posterior is that of one instance, got {len(inputs)}: pass inputs[i : i + 1].")
+        equation = self._declared().equation(inputs.detach().to("cpu", torch.float64), grid)
+        if noise.source or noise.boundary:
+            return posterior_of(equation, grid, broad_prior(grid), noise)
+        bands = bands_of(equation, grid)
+        check_resolution(bands, grid.axes)
+        return posterior_of(equation, grid, [prior_of(b, a) for b, a in zip(bands, grid.axes, strict=True)], noise)
+
     def _declared(self) -> Any:
         return self.problem
 
-    def _one(self, inputs: Tensor, grid: Grid) -> Answer | Conditioned:
+    def _one(self, inputs: Tensor, grid: Grid) -> Solution:
         """On chosen nodes if the problem can be posed on any: until the equation holds between the nodes too."""
+        if self.method == "map":
+            return Map(self._declared().equation(inputs, grid), grid, self.published).run().answer()
         if self._declared().posed(inputs, grid, grid) is None:
             return self._on(inputs, grid)
         now = grid.at([max(n, FEWEST) for n in grid.shape])
@@ -103,12 +147,12 @@ class GaussianProcess(Solver):
             f"{misfit:.1e}): the source has waves that these nodes only see as aliases. Pose the problem on more nodes."
         )
 
-    def _on(self, inputs: Tensor, grid: Grid) -> Answer | Conditioned:
+    def _on(self, inputs: Tensor, grid: Grid) -> Solution:
         equation: Equation = self._declared().equation(inputs, grid)
         bands = bands_of(equation, grid)
         check_resolution(bands, grid.axes)
         if self.method == "condition":
-            return conditioned(equation, grid, bands)
+            return (conditioned_on_learnt if self.learn else conditioned)(equation, grid, bands)
         best = self._best(equation, grid, bands)
         check_misfit(best.health)
         if best.health.warning():
@@ -181,14 +225,14 @@ def bands_of(equation: Equation, grid: Grid) -> list[Band]:
 class _There:
     """The derivatives of an answer at the nodes of a grid."""
 
-    answer: Answer | Conditioned
+    answer: Solution
     grid: Grid
 
     def d(self, orders: tuple[int, ...]) -> Tensor:
         return self.answer(self.grid.coordinates(), orders)
 
 
-def misfit_at(answer: Answer | Conditioned, equation: Equation, grid: Grid) -> float:
+def misfit_at(answer: Solution, equation: Equation, grid: Grid) -> float:
     """Of the equation at the nodes of any grid, relative to the largest of its terms there."""
     there = _There(answer, grid)
     parts = [(term.coefficient * there.d(term.orders)).norm() for term in equation.terms]
@@ -199,9 +243,36 @@ def _plain(term: Term) -> bool:
     return term.constant
 
 
-def build(problem: Problem, grid: Grid, *, method: Method = "auto") -> GaussianProcess:
+def build(
+    problem: Problem,
+    grid: Grid,
+    *,
+    method: Method = "auto",
+    learn: bool = False,
+    mixture: Mixture = "student",
+    components: int = 30,
+    highest: float = 20.0,
+    steps: int = 100_000,
+    weight: float = 200.0,
+    optimiser: Optimiser = "adam",
+    eliminated: bool = False,
+    extra: float = 0.0,
+) -> GaussianProcess:
     """A Gaussian process on the problem's declared equation.
 
-    method   green: inverse operators in the prior's waves; condition: plain conditioning on all nodes; auto: green
+    method       green: inverse operators in waves; condition: on all nodes; map: the published one; auto: green
+    learn        condition: hyperparameters of the prior by marginal likelihood
+    mixture      map: spectrum (student, gaussian), or sums without cosines (matern, squared_exponential)
+    components   map: Q, terms of the mixture, an axis
+    highest      map: F, frequencies start evenly from 0 to it [cycles a unit]
+    steps        map: of the optimiser
+    weight       map: lambda_b, of the boundary likelihood
+    optimiser    map: adam (published) or lbfgs
+    eliminated   map: solution as the minimiser for given hyperparameters, in place of free values
+    extra        map: share of the steps after which a second process is added; 0: never
     """
-    return GaussianProcess(problem, method=method)
+    published = Published(
+        mixture=mixture, components=components, highest=highest, steps=steps, weight=weight, optimiser=optimiser,
+        eliminated=eliminated, extra=extra,
+    )  # fmt: skip
+    return GaussianProcess(problem, method=method, learn=learn, published=published)
