@@ -31,9 +31,6 @@ ORDER = 4
 # CFL_LIMIT, which leaves room for the flow to speed up; a block that ends beyond STABLE is taken again with more.
 CFL_LIMIT = 2.4
 STABLE = 2.8
-# A mode that L damps at the rate r is stable further: etdrk4 and ifrk4 to |k| speed dt = 2.83 + 0.35 r dt at least
-# (from the amplification factor of u' = -r u + i k speed u, for r dt from 0 to 10^4).
-DAMPING_SHARE = 0.3
 # Step counts a block: few values, so that the coefficients of a step length are computed once and reused.
 STEP_COUNTS = tuple(sorted({round(2 ** (i / 12)) for i in range(12, 97)}))
 LONGEST_BLOCK = 64  # steps between two choices of the step length
@@ -129,7 +126,6 @@ class PeriodicEvolution(Solver):
         self.chunk = chunk
         self.steps_taken = 0  # for cost reports: nonlinear steps since construction
         self._step_of = functools.lru_cache(maxsize=24)(self._make_step)
-        self._waves_of = functools.lru_cache(maxsize=24)(self._waves)
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, grid: Grid, times: Sequence[float] | None = None) -> Tensor:
@@ -206,22 +202,8 @@ class PeriodicEvolution(Solver):
         march.spectrum = self._run(march, march.spectrum, duration / count, count)
         march.speed = self.equation.top_speed(march.spectrum, march.modes)
 
-    def _cfl(self, march: _March, dt: float, speed: float | None = None) -> float:
-        """Largest |k| speed dt of the kept modes, less what damping allows beyond the limit."""
-        wavenumbers, damping = self._waves_of(march.modes)
-        speed = march.speed if speed is None else speed
-        return max(float((speed * wavenumbers - DAMPING_SHARE * damping).max()), 0.0) * dt  # not a number stays so
-
-    def _waves(self, modes: Modes) -> tuple[Tensor, Tensor]:
-        """The largest wavenumbers along an axis that kept modes have, and how fast L damps each at least [1/time]."""
-        symbol, coupled = self._symbol(modes)
-        rates = torch.zeros_like(modes.k2) if coupled else -symbol.real
-        damping = rates.amin(dim=0) if rates.ndim > modes.grid.dim else rates
-        largest = functools.reduce(torch.maximum, torch.broadcast_tensors(*(k.abs() for k in modes.k)))
-        kept = modes.kept > 0
-        wavenumbers, number = largest[kept].unique(return_inverse=True)
-        least = torch.full_like(wavenumbers, torch.inf).scatter_reduce(0, number, damping[kept].clamp_min(0.0), "amin")
-        return wavenumbers.cpu(), least.cpu()
+    def _cfl(self, march: _March, dt: float) -> float:
+        return march.speed * max(march.modes.highest) * dt
 
     def _planned(self, march: _March, duration: float) -> int:
         """Steps for the next block from what is known before taking any."""
@@ -242,7 +224,7 @@ class PeriodicEvolution(Solver):
             march.worst = march.first + int(torch.nan_to_num(size, nan=math.inf).argmax())
             return _listed(FURTHEST * count)
         speed = self.equation.top_speed(spectrum, march.modes)
-        if self._cfl(march, dt, speed) > STABLE:
+        if speed * max(march.modes.highest) * dt > STABLE:
             return _listed(2 * count)
         march.spectrum, march.speed = spectrum, speed
         return count

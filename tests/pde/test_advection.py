@@ -64,9 +64,27 @@ def test_every_norm_is_kept():
     torch.testing.assert_close(size, u.square().mean(dim=(-2, -1))[:, None].expand_as(size), rtol=1e-13, atol=0)
 
 
+def test_presets_are_those_of_pdebench():
+    """Eight speeds, 201 stored times with t = 0 up to t = 2, and sums of the sinusoids 1 to 8: carried, each shifts."""
+    assert {Advection(**values).speed for values in Advection.presets.values()} == {0.1, 0.2, 0.4, 0.7, 1, 2, 4, 7}
+    problem = Advection(**Advection.presets["pdebench_advection_beta0.4"])
+    assert (problem.frames, problem.signature.times[-1]) == (200, pytest.approx(2.0))
+    grid = problem.grid(40)
+    u = problem.sample(50, grid, generator=torch.Generator().manual_seed(0))
+    power = torch.fft.rfft(u[:, 0], norm="forward").abs() > 1e-12
+    waves = power.sum(dim=1) <= 2  # the others are absolute values
+    assert float(waves.double().mean()) > 0.7
+    assert not power[waves][:, [0, *range(9, 21)]].any()
+    # after 1 / (0.4 · 40) s it has gone on by one node
+    answer = problem.reference()(u[waves], grid, (1 / 16,))[:, 0]
+    torch.testing.assert_close(answer, u[waves].roll(1, dims=-1), **EXACT)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"dim": 2, "initial": "sinusoids"}, "one dimension"),
+        ({"initial": "gaussian"}, "initial is one of"),
         ({"speed": math.nan}, "speed and angle must be finite"),
         ({"angle": math.inf}, "speed and angle must be finite"),
         ({"dim": 0}, "dim is 1 or 2"),

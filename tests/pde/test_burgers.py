@@ -111,7 +111,7 @@ def test_a_fixed_step_beyond_cfl_is_refused_with_the_largest_that_works():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"viscosity": 0.0}, "viscosity must be positive"),
+        ({"viscosity": -0.1}, "viscosity must be positive"),
         ({"viscosity": math.nan}, "viscosity must be positive"),
         ({"alpha": 0.5}, "alpha must be above dim / 2 = 0.5"),
         ({"boundary": "neumann"}, "boundary is 'periodic' or 'dirichlet'"),
