@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
@@ -38,6 +39,7 @@ class Cluster(Crew[Task]):
     def __enter__(self) -> Cluster[Task]:
         distributed = _library()
         try:
+            _knock(self.address)
             self._client = distributed.Client(self.address, timeout=_CONNECT, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
             raise ClusterError(f"No dask scheduler answers at {self.address!r}: {error or 'timeout'}.") from error
@@ -82,6 +84,21 @@ class Cluster(Crew[Task]):
                 raise ClusterError(f"The cluster at {self.address!r} lost too many workers: {error}") from error
             self._done(*result)
         return bool(self._running or self._pending)
+
+
+def _knock(address: str) -> None:
+    """Raise ``OSError`` where nobody listens.
+
+    A dask client that cannot connect is left half made, and closes itself whenever it is collected: where that happened
+    while another one was starting, both waited for one lock for ever.
+    """
+    scheme, _, place = address.rpartition("://")
+    host, _, port = place.rpartition(":")
+    if scheme not in ("", "tcp", "tls"):
+        return
+    if not port.isdigit():
+        raise OSError("an address is like tcp://host:8786")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT).close()
 
 
 def _on_one_thread(make: Callable[[Task], Any], task: Task) -> Any:
