@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import io
 import platform
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -19,6 +20,7 @@ import numpy as np
 from ..pde import Axis, Channel, Grid, Signature
 
 CONVENTIONS = "CF-1.11"
+_WRITING = threading.Lock()
 Role = Literal["state", "input", "output"]
 
 # Long unit names of time make xarray decode numbers to durations; the UDUNITS symbols mean the same and stay numbers.
@@ -111,7 +113,8 @@ def netcdf_bytes(variables: Mapping[str, Variable], attributes: Mapping[str, Any
             if sizes.setdefault(dim, size) != size:
                 raise ValueError(f"Dimension {dim!r} has size {size} in {name!r} and {sizes[dim]} elsewhere.")
     buffer = io.BytesIO()
-    with h5netcdf.File(buffer, "w") as file:
+    # one file at a time: threads that write at once share h5py's defaults, and equal values came out as unequal bytes
+    with _WRITING, h5netcdf.File(buffer, "w") as file:
         file.dimensions = sizes
         for name, variable in variables.items():
             made = file.create_variable(name, variable.dims, data=np.ascontiguousarray(variable.values))

@@ -11,9 +11,10 @@ import ast
 import difflib
 import importlib
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from ._options import Option, options_of
 
@@ -122,7 +123,8 @@ def _dotted(kind: str, name: str) -> ModuleType:
         ) from error
 
 
-def _installed(kind: str) -> list[EntryPoint]:
+def _installed(kind: str) -> list[Any]:
+    """Entry points; of the standard library or of its backport, where some package has brought that."""
     return sorted(entry_points(group=f"resolvent.{kind}s"), key=lambda point: point.name)
 
 
