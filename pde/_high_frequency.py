@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -36,14 +37,14 @@ class HighFrequency(Problem, WithEquation, WithExact):
             raise ValueError(f"spread is between 0 (the published instance) and 1, got {self.spread}.")
 
     @property
+    @abstractmethod
     def terms(self) -> tuple[tuple[tuple[int, ...], float], ...]:
         """(orders of differentiation, coefficient) of the linear terms."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def solution(self) -> Manufactured:
         """The published solution."""
-        raise NotImplementedError
 
     @property
     def signature(self) -> Signature:

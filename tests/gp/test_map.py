@@ -66,15 +66,13 @@ def test_the_oracle_to_all_digits() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="ours is 0.46762859; what differs in two dimensions is not known")
 def test_two_dimensions_against_the_published_log() -> None:
-    """P2D-1 on 400² nodes: the smallest error of steps 0, 5, ..., 95 is 0.46758844 in the authors' log.
-
-    Ours is 0.46762859. It is met to 1e-4 only: what differs in two dimensions is not known.
-    """
+    """P2D-1 on 400² nodes: the smallest error of steps 0, 5, ..., 95 is 0.46758844 in the authors' log."""
     problem, errors = HighFrequencyPoisson(case="p2d1", spread=0.0), []
     solver = Map(*posed(problem, 400), Published(steps=96))
     solver.run(lambda step, loss: bool(step % 5 == 0 and errors.append(error_of(solver, problem))))
-    assert min(errors) == pytest.approx(0.46758844, rel=1e-4)
+    assert min(errors) == pytest.approx(0.46758844, abs=5e-9)  # all printed digits
 
 
 def test_the_toeplitz_matrix_and_its_adjoint() -> None:
