@@ -113,8 +113,9 @@ def netcdf_bytes(variables: Mapping[str, Variable], attributes: Mapping[str, Any
             if sizes.setdefault(dim, size) != size:
                 raise ValueError(f"Dimension {dim!r} has size {size} in {name!r} and {sizes[dim]} elsewhere.")
     buffer = io.BytesIO()
-    # one file at a time: threads that write at once share h5py's defaults, and equal values came out as unequal bytes
-    with _WRITING, h5netcdf.File(buffer, "w") as file:
+    # One file at a time, and no use of freed space: h5netcdf makes a dimension twice, and whether the first one's space
+    # was free for the next object differed between threads (one run in four), so equal values gave unequal bytes.
+    with _WRITING, h5netcdf.File(buffer, "w", fs_strategy="none") as file:
         file.dimensions = sizes
         for name, variable in variables.items():
             made = file.create_variable(name, variable.dims, data=np.ascontiguousarray(variable.values))
