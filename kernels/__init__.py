@@ -3,6 +3,7 @@
 from ._factors import CP, TT, Planes, Tucker
 from ._memory import reuse_memory
 from .accelerate import accelerate
+from .fourier_block import fourier_block
 from .pointwise import channel_mix, channel_mlp
 from .sine_layer import jet_of_points, sine_layer
 from .spectral_conv import spectral_conv
@@ -15,6 +16,7 @@ __all__ = [
     "accelerate",
     "channel_mix",
     "channel_mlp",
+    "fourier_block",
     "jet_of_points",
     "reuse_memory",
     "sine_layer",

@@ -158,17 +158,18 @@ class Parted(torch.autograd.Function):
 
 
 class Raised(torch.autograd.Function):
-    """The first row plus a constant, in place."""
+    """The row ``at`` plus a constant, in place."""
 
     @staticmethod
-    def forward(rows: Shaped[Tensor, "waves count"], constant: Shaped[Tensor, " count"]) -> Tensor:
-        rows[0] += constant
+    def forward(rows: Shaped[Tensor, "waves count"], constant: Shaped[Tensor, " count"], at: int) -> Tensor:
+        rows[at] += constant
         return rows
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
         ctx.mark_dirty(inputs[0])
+        ctx.at = inputs[2]
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        return gradient, gradient[0].real.contiguous()
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        return gradient, gradient[ctx.at].real.contiguous(), None

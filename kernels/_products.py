@@ -72,7 +72,7 @@ def _by_matrices(
         waves = _analysed(inputs, axes, last_by_fft)
         waves = _mixed_as_complex(waves, weight, axes, batch)
         if constant is not None:
-            waves = Raised.apply(waves, constant.repeat(batch))
+            waves = Raised.apply(waves, constant.repeat(batch), 0)
         values = _synthesised(waves, axes, space, shape, last_by_fft)
     else:
         rows = _to_coefficients(inputs, axes, last_by_fft).reshape(batch * c_in, -1)
@@ -168,7 +168,7 @@ def _to_values(
     order = [len(axes) - 1, *reversed(range(len(axes) - 1))]
     values, last = rows, axes[-1]
     for i in order[last_by_fft:]:
-        matrix, count = synthesis(axes[i], space[i], shape[i], *like), len(rows) * math.prod(inner[:i])
+        matrix, count = synthesis(axes[i], space[i], shape[i], *like), rows.shape[0] * math.prod(inner[:i])
         if i == len(axes) - 1:
             values = values.reshape(count, inner[i]) @ matrix
         else:

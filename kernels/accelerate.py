@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from ._factors import CP, TT, Tucker, Weight, mixing_of, modes_of
 from ._memory import reuse_memory
+from .fourier_block import fourier_block
 from .pointwise import Layer, channel_mix, channel_mlp
 from .spectral_conv import spectral_conv
 
@@ -212,9 +213,8 @@ def _linear_skip() -> type[nn.Module]:
 
 
 def _joined(blocks: Any, x: Tensor, index: int) -> Tensor:
-    last = index == blocks.n_layers - 1
     skip = blocks.fno_skips[index].conv
-    mixed = channel_mix(x, skip.weight[:, :, 0], skip.bias, plus=blocks.convs[index](x))
-    mixed = mixed if last else F.gelu(mixed)
+    layers = _layers(blocks.channel_mlp[index])
     gate = blocks.channel_mlp_skips[index].weight.flatten()
-    return channel_mlp(mixed, *_layers(blocks.channel_mlp[index]), plus=x, gate=gate, activate=not last)
+    linear = skip.weight[:, :, 0], skip.bias
+    return fourier_block(x, blocks.convs[index](x), linear, *layers, gate, activate=index < blocks.n_layers - 1)

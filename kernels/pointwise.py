@@ -47,7 +47,7 @@ def channel_mix(
     (forward and backward, 32 or 64 channels, 64² nodes).
     """
     flat = values.flatten(2)
-    matrices = weight.expand(len(flat), -1, -1)
+    matrices = weight.expand(flat.shape[0], -1, -1)
     base = _base(bias, None if plus is None else plus.flatten(2), gate)
     product = torch.bmm(matrices, flat) if base is None else torch.baddbmm(base, matrices, flat)
     return product.unflatten(2, values.shape[2:])
@@ -136,6 +136,8 @@ class _ChannelMLP(torch.autograd.Function):
 
 
 def _plain_gradient(operands: list[Any], grad: Tensor, *, activate: bool) -> list[Tensor | None]:
+    # stand-ins: where an operand depends on another, each has its own gradient only
+    operands = [None if x is None else x.view_as(x) for x in operands]
     values, w1, b1, w2, b2, plus, gate = operands
     out = channel_mlp_reference(values, (w1, b1), (w2, b2), plus, gate, activate=activate)
     wanted = [x for x in operands if x is not None and x.requires_grad]

@@ -24,15 +24,15 @@ the Nyquist mode of an even Fourier axis is shared evenly by +n/2 and -n/2 when 
 
 Forms, equal in values and gradients: :func:`spectral_conv_reference` in plain ``torch.fft`` (walls by odd and even
 extension); ``spectral_conv_products``, truncated transforms as products with real matrices; ``spectral_conv_mixed``,
-the last axis by truncated FFT; on a GPU with Triton ``spectral_conv_triton``. :func:`spectral_conv` chooses. It
-computes in the wider precision of inputs and weight, also under autocast.
+the last axis by truncated FFT; ``spectral_conv_by_fft``, every axis so; on a GPU with Triton ``spectral_conv_triton``.
+:func:`spectral_conv` chooses. It computes in the wider precision of inputs and weight, also under autocast.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +40,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ._bases import BASES, axes_of, real_forward, real_inverse
+from ._by_fft import spectral_conv_by_fft
 from ._factors import (
     CP,
     REAL_OF,
@@ -58,11 +59,14 @@ from ._factors import (
 from ._plain import tracing
 from ._products import spectral_conv_mixed, spectral_conv_products
 
-# The last axis goes by FFT from this many kept columns on, by matrices below. Measured, 2-D, batch 8, 32 channels, one
-# thread, float32, values and gradients, least CPU time of spectral_conv_products over that of spectral_conv_mixed:
-# 7 columns 0.67 at 64², 9 columns 0.50 at 128² and 0.90 at 256², 17 columns 0.87 at 64², 0.90 at 128², 0.99 at 256²,
-# 33 columns 1.10 at 128² and 256². (benchmarks/spectral_conv.py --table times the forms over sizes and precisions.)
-FFT_FROM = 33
+# FFTs where every axis keeps so many wavenumbers k >= 0 at least, on up to and beyond so many nodes an axis. Measured,
+# batch 8, 32 channels, one thread, float32, values and gradients, least CPU time of spectral_conv_by_fft over that of
+# the better form with matrices: 64² nodes with 9 columns 1.24, 13 1.07, 17 0.94, 33 0.85; 128² with 9 1.35, 13 1.10,
+# 17 0.98, 25 0.87, 33 0.83; 256² with 17 1.06, 33 0.96; 64² and 128² with 8 and 16 rows but 17 and 33 columns 1.49 and
+# 1.42; 1024 nodes with 33 1.03, 129 0.95. (benchmarks/spectral_conv.py --table times the forms over sizes.)
+FFT_FROM, FFT_NODES = (17, 33), 128
+# Beside walls the matrices of a last Fourier axis give way to the FFT from this many columns on: 33 columns 1.10.
+MIXED_FROM = 33
 
 
 def spectral_conv(
@@ -99,15 +103,14 @@ def spectral_conv(
 def _apply(
     inputs: Tensor, weight: Weight, bias: Tensor | None, shape: tuple[int, ...], basis: tuple[str, ...]
 ) -> Tensor:
-    if len(inputs) == 0:  # an FFT refuses empty tensors
+    if inputs.shape[0] == 0:  # an FFT refuses empty tensors
         one = torch.cat([inputs, inputs.new_zeros(1, *inputs.shape[1:])])
         return spectral_conv_products(one, weight, bias, shape, basis)[:0]
     if _triton_serves(inputs, weight, basis):
         from ._spectral_triton import spectral_conv_triton
 
         return spectral_conv_triton(inputs, to_dense(weight), bias, shape)
-    form = spectral_conv_mixed if _prefers_fft(inputs, weight, basis) else spectral_conv_products
-    return form(inputs, weight, bias, shape, basis)
+    return _form(inputs, weight, basis)(inputs, weight, bias, shape, basis)
 
 
 def _triton_serves(inputs: Tensor, weight: Weight, basis: tuple[str, ...]) -> bool:
@@ -121,11 +124,15 @@ def _triton_serves(inputs: Tensor, weight: Weight, basis: tuple[str, ...]) -> bo
     )
 
 
-def _prefers_fft(inputs: Tensor, weight: Weight, basis: tuple[str, ...]) -> bool:
+def _form(inputs: Tensor, weight: Weight, basis: tuple[str, ...]) -> Callable[..., Tensor]:
     """Matrices wherever a compiler, an export or ``torch.func`` looks on: they are plain real operations."""
     if basis[-1] != "fourier" or isinstance(weight, Planes) or tracing():
-        return False
-    return modes_of(weight, len(basis))[-1] >= FFT_FROM
+        return spectral_conv_products
+    axes = axes_of(basis, modes_of(weight, len(basis)))
+    if set(basis) == {"fourier"}:
+        enough = FFT_FROM[max(inputs.shape[2:]) > FFT_NODES]
+        return spectral_conv_by_fft if min(axis.height for axis in axes) >= enough else spectral_conv_products
+    return spectral_conv_mixed if axes[-1].modes >= MIXED_FROM else spectral_conv_products
 
 
 def spectral_conv_reference(

@@ -100,3 +100,14 @@ def test_a_gate_without_a_skip_is_refused() -> None:
     case = next(c for c in cases() if c.name == "gate")
     with pytest.raises(ValueError, match="give both"):
         channel_mlp(case.values, case.first, case.second, None, case.gate)
+
+
+def test_gradients_to_be_differentiated_again_count_a_shared_operand_once():
+    """The skip is often what the values were made of."""
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn(2, 3, 5, dtype=torch.float64, generator=generator, requires_grad=True)
+    first, second = ((torch.randn(3, 3, dtype=torch.float64, generator=generator), x.new_zeros(3)) for _ in range(2))
+    outputs = channel_mlp(torch.tanh(x), first, second, plus=x)
+    (plain,) = torch.autograd.grad(outputs.sum(), x, retain_graph=True)
+    (again,) = torch.autograd.grad(outputs.sum(), x, create_graph=True)
+    torch.testing.assert_close(again, plain, rtol=0, atol=1e-14 * float(plain.abs().max()))

@@ -11,6 +11,7 @@ import torch
 from resolvent.kernels.spectral_conv import (
     cases,
     spectral_conv,
+    spectral_conv_by_fft,
     spectral_conv_mixed,
     spectral_conv_products,
     spectral_conv_reference,
@@ -18,7 +19,7 @@ from resolvent.kernels.spectral_conv import (
 from torch import Tensor
 
 spectral_module = sys.modules["resolvent.kernels.spectral_conv"]  # kernels exports the function under this name
-FAST = [spectral_conv_products, spectral_conv_mixed]
+FAST = [spectral_conv_products, spectral_conv_mixed, spectral_conv_by_fft]
 FORMS = [spectral_conv_reference, *FAST]
 CASES = [pytest.param(case, id=case.name) for case in cases() if case.dense_fourier]
 SMALL = [param for param in CASES if param.values[0].inputs.numel() < 5000]
@@ -200,12 +201,20 @@ def test_computes_in_the_wider_precision_also_under_autocast():
     assert torch.equal(wide, exact)
 
 
-@pytest.mark.parametrize(("columns", "chosen"), [(4, "spectral_conv_products"), (65, "spectral_conv_mixed")])
-def test_dispatch_takes_the_fft_for_many_columns(columns, chosen, monkeypatch):
+@pytest.mark.parametrize(
+    ("basis", "modes", "chosen"),
+    [
+        (("fourier", "fourier"), (8, 4), "spectral_conv_products"),
+        (("fourier", "fourier"), (8, 65), "spectral_conv_products"),
+        (("fourier", "fourier"), (32, 17), "spectral_conv_by_fft"),
+        (("sine", "fourier"), (8, 65), "spectral_conv_mixed"),
+    ],
+)
+def test_dispatch_takes_the_fft_where_every_axis_keeps_many_waves(basis, modes, chosen, monkeypatch):
     called = []
     for form in FAST:
         monkeypatch.setattr(spectral_module, form.__name__, lambda *a, name=form.__name__: called.append(name) or a[0])
-    spectral_conv(torch.zeros(1, 1, 128, 128), torch.zeros(1, 1, 8, columns, dtype=torch.complex64))
+    spectral_conv(torch.zeros(1, 1, 128, 128), torch.zeros(1, 1, *modes, dtype=torch.complex64), basis=basis)
     assert called == [chosen]
 
 

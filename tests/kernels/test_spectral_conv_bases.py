@@ -11,6 +11,7 @@ from resolvent.kernels._factors import CP, TT, Planes, Tucker, mixing_of, tensor
 from resolvent.kernels.spectral_conv import (
     cases,
     spectral_conv,
+    spectral_conv_by_fft,
     spectral_conv_mixed,
     spectral_conv_products,
     spectral_conv_reference,
@@ -38,6 +39,7 @@ def test_fast_forms_agree_with_reference_in_values_and_gradients(case):
     for leaf in wanted:
         leaf.requires_grad_()
     forms = [*FORMS, spectral_conv_mixed] if case.basis[-1] == "fourier" else FORMS
+    forms = [*forms, spectral_conv_by_fft] if set(case.basis) == {"fourier"} else forms
     plain, *others = (values_and_gradients(form, case, wanted) for form in forms)
     others.append(
         values_and_gradients(
