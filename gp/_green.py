@@ -48,7 +48,10 @@ class Green:
 
     def coefficients(self, source: Tensor) -> Tensor:
         """B for a source at the nodes (leading axes are a batch)."""
-        hat = apply([mode.analysis for mode in self.modes], source)
+        return self.inverted(apply([mode.analysis for mode in self.modes], source))
+
+    def inverted(self, hat: Tensor) -> Tensor:
+        """B for the source's coefficients in the modes of all directions."""
         if not self.triangular:
             return self._divided(hat)
         if len(self.triangular) == 2:

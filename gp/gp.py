@@ -33,14 +33,17 @@ from torch import Tensor
 
 from ..pde import Grid, Problem, Solver, SolverError
 from ..pde._equation import Equation, Term, WithEquation
-from ._collocation import Answer, Collocation
+from ._collocation import Answer, Collocation, split
 from ._condition import Conditioned, conditioned
+from ._grid_posterior import Gridded
 from ._health import ELSEWHERE, EXCELLENT, Health, HealthWarning, check_misfit, check_resolution
 from ._learning import conditioned_on_learnt
 from ._map import Map, MapAnswer, Mixture, Optimiser, Published
-from ._posterior import Noise, RandomField, broad_prior, posterior_of
+from ._posterior import Noise, RandomField, measured_prior, posterior_of
 from ._spectrum import Band, band_of, enough_nodes, prior_of, widened
 
+PROBED = 9  # nodes an axis of the instance that is posed when a solver is built
+LARGE = 3000  # nodes up to which a posterior is dense
 INSTANCES = 1  # it learns from no data: `solve` poses so many instances, and answers them one by one
 Method = Literal["auto", "green", "condition", "map"]
 Solution = Answer | Conditioned | MapAnswer
@@ -108,17 +111,27 @@ class GaussianProcess(Solver):
         grid: Grid,
         *,
         noise: Noise = Noise(),  # noqa: B008 - frozen
+        learn_noise: bool = False,
     ) -> RandomField:
         """The solution of one linear instance with its uncertainty; nodes are those of the grid.
 
-        noise   standard deviations of the errors of source and boundary data. Where neither has any, uncertainty is
-                what the nodes leave open.
+        noise         standard deviations of the errors of source and boundary data. Where neither has any, uncertainty
+                      is what the nodes leave open.
+        learn_noise   these are relative: a factor on their squares is learnt with the scale of the prior
+
+        Up to ``LARGE`` nodes the posterior is dense; beyond, it is in Kronecker form (see :mod:`._grid_posterior`).
         """
+        if learn_noise and not (noise.source or noise.boundary):
+            raise ValueError("To learn a noise level, state its shape: Noise(source=1.0), Noise(boundary=1.0) or both.")
         if len(inputs) != 1:
             raise ValueError(f"A posterior is that of one instance, got {len(inputs)}: pass inputs[i : i + 1].")
         equation = self._declared().equation(inputs.detach().to("cpu", torch.float64), grid)
+        if math.prod(grid.shape) > LARGE:
+            prior = measured_prior(equation, grid, noise, learn_noise=learn_noise)
+            return Gridded(equation, grid, prior, noise, learn_noise=learn_noise)
         if noise.source or noise.boundary:
-            return posterior_of(equation, grid, broad_prior(grid), noise)
+            prior = measured_prior(equation, grid, noise, learn_noise=learn_noise)
+            return posterior_of(equation, grid, prior, noise, learn_noise=learn_noise)
         bands = bands_of(equation, grid)
         check_resolution(bands, grid.axes)
         return posterior_of(equation, grid, [prior_of(b, a) for b, a in zip(bands, grid.axes, strict=True)], noise)
@@ -275,4 +288,14 @@ def build(
         mixture=mixture, components=components, highest=highest, steps=steps, weight=weight, optimiser=optimiser,
         eliminated=eliminated, extra=extra,
     )  # fmt: skip
-    return GaussianProcess(problem, method=method, learn=learn, published=published)
+    solver = GaussianProcess(problem, method=method, learn=learn, published=published)
+    _probe(problem, grid)
+    return solver
+
+
+def _probe(problem: Problem, grid: Grid) -> None:
+    """Pose one instance on few nodes: what has no strong form, or one outside the class, is refused before any work."""
+    coarse = grid.at([min(n, PROBED) for n in grid.shape])
+    inputs = problem.sample(1, coarse, generator=torch.Generator().manual_seed(0)).double()
+    equation: Equation = problem.equation(inputs, coarse)  # type: ignore[attr-defined] # checked by GaussianProcess
+    split(equation, grid.dim)

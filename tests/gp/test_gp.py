@@ -189,6 +189,12 @@ def test_what_is_outside_the_class_is_refused_at_the_door(unchecked: None) -> No
         build(problem, grid)(torch.zeros(1, 3, 300), grid)
 
 
+def test_building_poses_one_instance_and_refuses_early() -> None:
+    problem = Darcy(law="two_phase")
+    with pytest.raises(ValueError, match="log_normal"):
+        build(problem, problem.grid(33))
+
+
 def test_answers_keep_type_and_batches_are_single_answers() -> None:
     problem = HighFrequencyPoisson(case="p1")
     grid = problem.grid(300)

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 from resolvent.data import Dataset
-from resolvent.gp.gp_operator import GPOperator, covariance, evidence, noise_of, principal_directions
+from resolvent.gp._regression import covariance, evidence, noise_of, principal_directions
+from resolvent.gp.gp_operator import GPOperator
 from resolvent.pde import Channel, Grid, Signature
 from resolvent.pde._grid import Axis
 
@@ -108,6 +109,19 @@ def test_error_bars_hold_the_truth_and_samples_have_their_size() -> None:
     draws = model.sample(2000, inputs[:2], GRID, generator=torch.Generator().manual_seed(0))
     # 2000 draws know a deviation to 1.6 %; four times that
     torch.testing.assert_close(draws.std(dim=0), deviation[:2], rtol=0.064, atol=0)
+
+
+def test_bands_are_set_by_samples_held_out() -> None:
+    """Fewer samples than directions, where a sample left out in closed form is foretold exactly (it is in the mean)."""
+    generator = torch.Generator().manual_seed(0)
+    inputs, more = (torch.randn((n, 1, 16), generator=generator, dtype=torch.float64) for n in (14, 200))
+    model = GPOperator(SIGNATURE, GRID)
+    history = model.fit(dataset(inputs, inputs.cumsum(dim=-1)))
+    error, truth = model(more, GRID) - more.cumsum(dim=-1), more.cumsum(dim=-1)
+    covered = float((error.abs() < 1.96 * model.deviation(more, GRID)).double().mean())
+    assert 0.88 < covered < 0.995
+    found = float((error.flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1)).mean())
+    assert 0.5 < history.rows[0]["train"] / found < 2
 
 
 def test_principal_directions_span_the_rows() -> None:
