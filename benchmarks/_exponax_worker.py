@@ -29,6 +29,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import exponax
 import jax
 import jax.numpy as jnp
@@ -107,29 +108,54 @@ def fewest_steps(case: dict[str, Any], nodes: int, order: int) -> tuple[int, flo
     """The least number of steps that reaches the target; None where more steps do not help."""
     states, truth = np.load(case["states"]), np.load(case["truth"])
 
-    def at(steps: int) -> tuple[float, Run]:
-        run = compiled(case, states, nodes, steps, order)
-        return error_of(run, truth), run
+    at = search(case, states, truth, nodes, order)
 
     steps, last = case["first"], math.inf
-    error, run = at(steps)
+    error = at(steps)
     while error > case["target"]:
         # small, and no longer falling: what is left is due to the nodes
         if steps >= MOST_STEPS or 0.7 * last < error < SMALL:
             return None
         last, steps = error, 2 * steps
-        error, run = at(steps)
-    fails, enough, found = steps // 2, steps, (steps, error, run)
+        error = at(steps)
+    fails, enough, reached = steps // 2, steps, error
     for _ in range(BISECTIONS if case["orders"] != [0] else 0):
         middle = round(math.sqrt(fails * enough)) if fails else enough
         if middle in (fails, enough):
             break
-        error, run = at(middle)
+        error = at(middle)
         if error <= case["target"]:
-            enough, found = middle, (middle, error, run)
+            enough, reached = middle, error
         else:
             fails = middle
-    return found
+    return enough, reached, compiled(case, states, nodes, enough, order)
+
+
+def search(
+    case: dict[str, Any], states: np.ndarray, truth: np.ndarray, nodes: int, order: int
+) -> Callable[[int], float]:
+    """The error as a function of the number of steps, compiled once for all of them; only the winner is compiled anew,
+    with its coefficients as constants.
+    """
+    dim, factor = case["dim"], nodes // states.shape[-1]
+    axes = tuple(range(-dim, 0))
+    coarse = (slice(None),) + (slice(None, None, factor),) * dim
+    _, static = eqx.partition(stepper_of(case, nodes, case["time"] / case["first"], order), eqx.is_array)
+
+    def advance(arrays: Any, u: Any, steps: Any) -> Any:
+        stepper = eqx.combine(arrays, static)
+        spectrum = jnp.fft.rfftn(u, axes=axes)
+        spectrum = jax.lax.fori_loop(0, steps, lambda _, s: stepper.step_fourier(s), spectrum)
+        return jnp.fft.irfftn(spectrum, s=(nodes,) * dim, axes=axes)[coarse]
+
+    start = jnp.asarray(finer(states, factor, dim))
+    run = jax.jit(jax.vmap(advance, in_axes=(None, 0, None)))
+
+    def at(steps: int) -> float:
+        arrays, _ = eqx.partition(stepper_of(case, nodes, case["time"] / steps, order), eqx.is_array)
+        return error_of(lambda: run(arrays, start, steps), truth)
+
+    return at
 
 
 def find(case: dict[str, Any]) -> tuple[dict[str, Any], Run | None]:

@@ -16,6 +16,7 @@ oscillations i w while w dt < 2 sqrt 2.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Literal
@@ -48,11 +49,11 @@ def exponential_step(method: Method, symbol: Tensor, dt: float, *, coupled: bool
     raise ValueError(f"Unknown time stepping method {method!r}; choose 'etdrk4' or 'ifrk4'.")
 
 
-def linear_flow(symbol: Tensor, time: float, spectrum: Tensor, *, coupled: bool = False) -> Tensor:
-    """exp(L t) applied to a spectrum ``batch channel *modes``: exact."""
+def linear_flow(symbol: Tensor, time: float, *, coupled: bool = False) -> Callable[[Tensor], Tensor]:
+    """exp(L t) as a function of a spectrum ``batch channel *modes``: exact."""
     if not coupled:
-        return torch.exp(symbol * time) * spectrum
-    return _coupled_times(_matrix_exponential(symbol * time), spectrum)
+        return functools.partial(torch.mul, _complex(torch.exp(symbol * time)))
+    return functools.partial(_coupled_times, _complex(_matrix_exponential(symbol * time)))
 
 
 def _etdrk4(symbol: Tensor, dt: float, coupled: bool) -> Step:
@@ -197,6 +198,11 @@ def _views(symbol: Tensor) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor
     if symbol.is_complex():
         return _same, _same
     return torch.view_as_real, torch.view_as_complex
+
+
+def _complex(values: Tensor) -> Tensor:
+    """Once, not at every product with a spectrum."""
+    return torch.complex(values, torch.zeros_like(values)) if not values.is_complex() else values
 
 
 def _same(values: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ placement             nodes                                                    u
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -132,7 +133,7 @@ class Grid:
     def dim(self) -> int:
         return len(self.axes)
 
-    @property
+    @functools.cached_property
     def shape(self) -> tuple[int, ...]:
         return tuple(axis.size for axis in self.axes)
 
@@ -149,7 +150,7 @@ class Grid:
         """Number of nodes."""
         return math.prod(self.shape)
 
-    @property
+    @functools.cached_property
     def periodic(self) -> bool:
         return all(axis.periodic for axis in self.axes)
 

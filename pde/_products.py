@@ -18,17 +18,28 @@ from torch import Tensor
 from ._spectral import Modes
 
 
-def pointwise(function: Callable[[Tensor], Tensor], spectrum: Tensor, modes: Modes, *, degree: int) -> Tensor:
-    """The kept modes of ``function(u)``, a polynomial of at most this degree, from a spectrum zero outside ``kept``."""
+def pointwise(
+    function: Callable[[Tensor], Tensor], spectrum: Tensor, modes: Modes, *, degree: int, times: float = 1.0
+) -> Tensor:
+    """The kept modes of ``times * function(u)``, a polynomial of at most this degree.
+
+    The spectrum is zero outside ``kept``. The function may overwrite what it is given.
+    """
     if degree <= 2:
-        return modes.forward(function(modes.inverse(spectrum))) * modes.kept
-    return _products_of(modes, degree)(function, spectrum)
+        return modes.forward(function(modes.inverse(spectrum))) * _kept_times(modes, times)
+    return _products_of(modes, degree)(function, spectrum, times)
 
 
 @functools.lru_cache(maxsize=32)
 def minus_half_derivative(modes: Modes) -> Tensor:
     """Of u², along x: u u_x = (u² / 2)_x. Dealiased."""
     return -0.5 * modes.ik[0] * modes.kept
+
+
+@functools.lru_cache(maxsize=32)
+def _kept_times(modes: Modes, factor: float) -> Tensor:
+    """Complex: torch would make it so at every product with a spectrum."""
+    return torch.complex(factor * modes.kept, torch.zeros_like(modes.kept))
 
 
 class _Products:
@@ -46,8 +57,8 @@ class _Products:
         for size, n in zip(self.sizes, shape, strict=True):
             self.scale *= size / n
 
-    def __call__(self, function: Callable[[Tensor], Tensor], spectrum: Tensor) -> Tensor:
-        return self._down(function(self._up(spectrum)))
+    def __call__(self, function: Callable[[Tensor], Tensor], spectrum: Tensor, times: float = 1.0) -> Tensor:
+        return self._down(function(self._up(spectrum)), times / self.scale)
 
     def _up(self, spectrum: Tensor) -> Tensor:
         spectrum = spectrum.narrow(self.half, 0, self.counts[-1])
@@ -56,10 +67,11 @@ class _Products:
         if self.full:
             spectrum = torch.fft.ifftn(spectrum, dim=self.full)
         values = torch.fft.irfft(spectrum.movedim(self.half, -1), n=self.sizes[-1], dim=-1)
-        return values * self.scale
+        return values.mul_(self.scale)
 
-    def _down(self, values: Tensor) -> Tensor:
-        spectrum = torch.fft.rfft(values / self.scale, dim=-1)[..., : self.counts[-1]].movedim(-1, self.half)
+    def _down(self, values: Tensor, scale: float) -> Tensor:
+        # the product also makes what is kept one block of memory
+        spectrum = (torch.fft.rfft(values, dim=-1)[..., : self.counts[-1]] * scale).movedim(-1, self.half)
         if self.full:
             spectrum = torch.fft.fftn(spectrum, dim=self.full)
         for axis, count, size in zip(self.full, self.counts, self.modes.grid.shape, strict=False):
@@ -68,7 +80,7 @@ class _Products:
             shape = list(spectrum.shape)
             shape[self.half] = self.modes.grid.shape[-1] // 2 + 1 - self.counts[-1]
             spectrum = torch.cat([spectrum, spectrum.new_zeros(shape)], dim=self.half)
-        return spectrum.contiguous()
+        return spectrum.contiguous() if self.full else spectrum
 
 
 @functools.lru_cache(maxsize=32)

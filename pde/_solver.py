@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -38,12 +39,23 @@ class Solver(ABC):
 def rollout(
     step: Solver, state: Float[Tensor, "batch channel *space"], grid: Grid, steps: int
 ) -> Float[Tensor, "batch time channel *space"]:
-    """Apply a one-frame map (numerical or learned: state -> next state) ``steps`` times and keep every frame."""
+    """Apply a one-frame map (numerical or learned: state -> next state) ``steps`` times and keep every frame.
+
+    Channels of ``state`` beyond those that the map returns are given: they stay as they are.
+    """
     frames = []
     for _ in range(steps):
-        state = step(state, grid)
-        frames.append(state)
+        frames.append(step(state, grid))
+        state = advanced(state, frames[-1])
     return torch.stack(frames, dim=1)
+
+
+def advanced(
+    inputs: Float[Tensor, "batch channel *space"], state: Float[Tensor, "batch output *space"]
+) -> Float[Tensor, "batch channel *space"]:
+    """The inputs of an evolution's next step: the new state, and what was given beside the old one."""
+    given = inputs[:, state.shape[1] :]
+    return torch.cat([state, given], dim=1) if given.shape[1] else state
 
 
 class Stepped(Solver):
@@ -94,6 +106,8 @@ def check_fields(values: Tensor, grid: Grid, channels: int, what: str = "inputs"
         raise ValueError(f"Expected {what} of shape {expected}, got {tuple(values.shape)}.")
     if not values.is_floating_point():
         raise ValueError(f"Expected real floating-point {what}, got {values.dtype}.")
+    if math.isfinite(float(values.sum())):  # one pass; a sum that overflows is looked at again
+        return
     finite = torch.isfinite(values).flatten(1).all(dim=1)
     if not bool(finite.all()):
         bad = (~finite).nonzero().flatten().tolist()

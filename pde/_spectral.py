@@ -77,6 +77,12 @@ class Modes:
         return keep
 
     @functools.cached_property
+    def top(self) -> Tensor:
+        """Largest wavenumber over the axes, of every kept mode; 0 of the others, which take no part."""
+        top = functools.reduce(torch.maximum, torch.broadcast_tensors(*(k.abs() for k in self.k)))
+        return top * self.kept
+
+    @functools.cached_property
     def highest(self) -> tuple[float, ...]:
         """Largest kept wavenumber per axis [1/length], for the CFL condition."""
         return tuple(
@@ -89,8 +95,8 @@ class Modes:
             return torch.fft.rfftn(values, dim=self.axes)
         spectrum = torch.fft.rfft(values, dim=-1)[..., : self.k[-1].numel()].movedim(-1, self.axes[0])
         if len(self.axes) > 1:
-            spectrum = torch.fft.fftn(spectrum, dim=self.axes[1:])
-        return spectrum.contiguous()
+            spectrum = torch.fft.fftn(spectrum, dim=self.axes[1:]).contiguous()
+        return spectrum
 
     def inverse(self, spectrum: Complex[Tensor, "*batch_and_modes"]) -> Float[Tensor, "*batch_and_space"]:
         if not self.truncated:

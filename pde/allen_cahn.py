@@ -101,7 +101,7 @@ class AllenCahn(Problem, Semilinear):
         return self.growth - self.diffusivity * modes.k2
 
     def nonlinear(self, spectrum: Tensor, modes: Modes) -> Tensor:
-        return pointwise(lambda u: u**3 * -self.saturation, spectrum, modes, degree=3)
+        return pointwise(lambda u: u.pow_(3), spectrum, modes, degree=3, times=-self.saturation)
 
     def energy(self, fields: Tensor, grid: Grid) -> Tensor:
         """Per leading index, the functional of the head of this file; it never grows."""

@@ -108,7 +108,7 @@ class FisherKPP(Problem, Semilinear):
         return self.rate - self.diffusivity * modes.k2
 
     def nonlinear(self, spectrum: Tensor, modes: Modes) -> Tensor:
-        return pointwise(lambda u: u.square() * -self.rate, spectrum, modes, degree=2)
+        return pointwise(Tensor.square_, spectrum, modes, degree=2, times=-self.rate)
 
 
 build = FisherKPP

@@ -93,7 +93,11 @@ class SwiftHohenberg(Problem, Semilinear):
         return self.growth - (self.wavenumber**2 - modes.k2).square()
 
     def nonlinear(self, spectrum: Tensor, modes: Modes) -> Tensor:
-        return pointwise(lambda u: u.square() * (self.quadratic - self.cubic * u), spectrum, modes, degree=3)
+        return pointwise(self._reaction, spectrum, modes, degree=3)
+
+    def _reaction(self, u: Tensor) -> Tensor:
+        """The reaction, q u² - c u³."""
+        return u.square().mul_(u.mul_(-self.cubic).add_(self.quadratic))
 
     def energy(self, fields: Tensor, grid: Grid) -> Tensor:
         """Per leading index, the functional of the head of this file; it never grows."""

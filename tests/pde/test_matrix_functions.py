@@ -72,7 +72,7 @@ def test_a_coupled_step_of_a_diagonal_matrix_is_the_plain_step(method):
     plain = exponential_step(method, symbol, 0.1)(u, nonlinear)
     coupled = exponential_step(method, diagonal(symbol), 0.1, coupled=True)(u, nonlinear)
     torch.testing.assert_close(coupled, plain, rtol=1e-13, atol=1e-14)
-    flows = linear_flow(symbol, 0.7, u), linear_flow(diagonal(symbol), 0.7, u, coupled=True)
+    flows = linear_flow(symbol, 0.7)(u), linear_flow(diagonal(symbol), 0.7, coupled=True)(u)
     torch.testing.assert_close(flows[1], flows[0], rtol=1e-13, atol=1e-14)
 
 
