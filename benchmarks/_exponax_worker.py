@@ -38,6 +38,7 @@ import numpy as np
 jax.config.update("jax_enable_x64", True)
 
 MOST_STEPS = 2**15
+SEARCH_SECONDS = 40.0  # of CPU time for one number of nodes and one order
 SMALL = 1e-2  # an error from which on it falls at the method's order
 BISECTIONS = 3  # of the number of steps between failing and enough: to within 9 %
 Run = Callable[[], Any]
@@ -110,9 +111,11 @@ def fewest_steps(case: dict[str, Any], nodes: int, order: int) -> tuple[int, flo
 
     at = search(case, states, truth, nodes, order)
 
-    steps, last = case["first"], math.inf
+    steps, last, started = case["first"], math.inf, time.process_time()
     error = at(steps)
     while error > case["target"]:
+        if time.process_time() - started > SEARCH_SECONDS:  # such a setting is far from the fastest
+            return None
         # small, and no longer falling: what is left is due to the nodes
         if steps >= MOST_STEPS or 0.7 * last < error < SMALL:
             return None

@@ -392,8 +392,11 @@ def beside_exponax(
         modes = modes_of(grid, u)
         u = modes.inverse(modes.kept * modes.forward(u))
     truth = truth_of(shared, u, grid)
-    targets = targets[:1] if shared.linear else targets
-    return [_at_equal_accuracy(shared, worker, u, grid, truth, target, rounds, folder) for target in targets]
+    rows = []
+    for target in targets[:1] if shared.linear else targets:
+        rows.append(_at_equal_accuracy(shared, worker, u, grid, truth, target, rounds, folder))
+        print(_exponax_line(rows[-1]), file=sys.stderr, flush=True)  # the search takes minutes a row
+    return rows
 
 
 def _at_equal_accuracy(

@@ -13,7 +13,6 @@ from ..data import cache_root, generate
 from ..data.generate import pose
 from ..evaluation import registry
 from ..evaluation._request import problem_options
-from ..pde import Problem
 from ..training import Interrupted
 from ._options import OptionGroup, command_with
 from ._progress import ConsoleReporter
@@ -48,7 +47,7 @@ def generate_with(
     generation that was stopped or killed goes on with the same command.
     """
     module = registry.find_problem(pde)
-    problem: Problem = module.build(**problem_options(module.build, dotted.get("pde", {})))
+    problem = registry.posed(module.build, problem_options(module.build, dotted.get("pde", {})))
     if preset not in problem.setups:
         raise ValueError(f"Problem {pde!r} has no preset {preset!r}, only {', '.join(problem.setups)}.")
     setup = problem.setups[preset]
@@ -74,9 +73,7 @@ def command(argv: Sequence[str]) -> Any:
     groups = []
     if name is not None:
         build = registry.find_problem(name).build
-        presets = ", ".join(getattr(build, "presets", {}))
-        options = (*registry.options_of(build), registry.Option("preset", str, "", f"published parameters: {presets}"))
-        groups = [OptionGroup("pde", f"Options of problem {name}", options, {})]
+        groups = [OptionGroup("pde", f"Options of problem {name}", registry.options_of_problem(build), {})]
     by_keyword = command_with(generate_with, groups)
 
     def generating(*words: str, **values: Any) -> Any:

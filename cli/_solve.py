@@ -95,8 +95,7 @@ def option_groups(argv: Sequence[str]) -> list[OptionGroup]:
     if pde:
         build = registry.find_problem(pde).build
         offered = registry.options_of(build)
-        named = registry.Option("preset", str, "", f"published parameters: {', '.join(getattr(build, 'presets', {}))}")
-        groups.append(OptionGroup("pde", f"Options of problem {pde}", (*offered, named), {}))
+        groups.append(OptionGroup("pde", f"Options of problem {pde}", registry.options_of_problem(build), {}))
         if not any(option.required for option in offered):
             problem = build()
     if model:

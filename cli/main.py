@@ -60,7 +60,8 @@ def _list() -> int:
         width = max((len(entry.name) for entry in entries), default=0)
         sys.stdout.write(f"{kind}s\n")
         for entry in entries:
-            sys.stdout.write(f"  {entry.name:<{width}}  {entry.origin:<9}  {_readable(entry.summary)}\n")
+            grids = f" ({entry.grids})" if entry.grids else ""
+            sys.stdout.write(f"  {entry.name:<{width}}  {entry.origin:<9}  {_readable(entry.summary)}{grids}\n")
     return DONE
 
 

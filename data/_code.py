@@ -21,10 +21,11 @@ _OWN = __package__.partition(".")[0]
 
 
 @functools.cache
-def code_digest(kind: type) -> str:
-    """Of the code that a class stands on: eight hexadecimal digits."""
-    names = {base.__module__ for base in kind.__mro__ if base.__module__ != "builtins"}
-    loose = [_loose(base) for base in kind.__mro__ if base.__module__ == "__main__"]
+def code_digest(*kinds: type) -> str:
+    """Of the code that classes stand on: eight hexadecimal digits."""
+    bases = [base for kind in kinds for base in kind.__mro__]
+    names = {base.__module__ for base in bases if base.__module__ != "builtins"}
+    loose = [_loose(base) for base in bases if base.__module__ == "__main__"]
     return digest("\n".join([*_followed(frozenset(names)), *loose]))[:8]
 
 

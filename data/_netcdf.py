@@ -21,7 +21,7 @@ from ..pde import Axis, Channel, Grid, Signature
 
 CONVENTIONS = "CF-1.11"
 _WRITING = threading.Lock()
-Role = Literal["state", "input", "output"]
+Role = Literal["state", "given", "input", "output"]
 
 # Long unit names of time make xarray decode numbers to durations; the UDUNITS symbols mean the same and stay numbers.
 _SYMBOLS = {
@@ -53,11 +53,22 @@ class Stored:
     position: int
     channel: Channel
 
+    def dims(self, signature: Signature, grid: Grid) -> tuple[str, ...]:
+        """Of its variable: what is given to an evolution has no time."""
+        time = ("time",) if signature.evolves and self.role != "given" else ()
+        return ("sample", *time, *(axis.name for axis in grid.axes))
+
+    def of(self, arrays: Sequence[Any]) -> Any:
+        """Its values in what :meth:`Source.arrays` gives, ``sample [time] *space``: a view."""
+        side = arrays[0] if self.role in ("state", "input") else arrays[-1]
+        return side[:, :, self.position] if self.role == "state" else side[:, self.position]
+
 
 def stored_variables(signature: Signature, grid: Grid) -> tuple[Stored, ...]:
     """The variables of a dataset, in order. An input that shares its name with an output is called ``<name>_input``."""
     if signature.evolves:
         stored = [Stored(c.name, "state", i, c) for i, c in enumerate(signature.outputs)]
+        stored += [Stored(c.name, "given", i, c) for i, c in enumerate(signature.given)]
     else:
         taken = {channel.name for channel in signature.outputs}
         stored = [Stored(c.name + "_input" * (c.name in taken), "input", i, c) for i, c in enumerate(signature.inputs)]

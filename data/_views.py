@@ -10,7 +10,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from ._netcdf import Stored, Variable, describe, sample_coordinate, space_coordinates, stored_variables, time_coordinate
-from .dataset import Dataset
+from .dataset import Dataset, as_arrays
 
 
 class _Lazy(BackendArray):
@@ -35,26 +35,21 @@ class _Lazy(BackendArray):
         return values[0] if np.ndim(sample) == 0 and not isinstance(sample, slice) else values
 
     def _values(self, wanted: np.ndarray) -> np.ndarray:
-        if self.stored.role == "state":
-            return self.dataset.trajectories(wanted)[:, :, self.stored.position].numpy()
-        side = self.dataset.read(wanted)[0 if self.stored.role == "input" else 1]
-        return side[:, self.stored.position].numpy()
+        arrays = as_arrays(self.dataset.signature, *self.dataset.read(wanted))
+        return self.stored.of(arrays).numpy()
 
 
 def as_xarray(dataset: Dataset) -> xarray.Dataset:
     """See :meth:`Dataset.to_xarray`."""
     signature, grid = dataset.signature, dataset.grid
-    names = [axis.name for axis in grid.axes]
     coordinates = {"sample": sample_coordinate(dataset.numbers), **space_coordinates(grid)}
-    dims, shape = ["sample", *names], [len(dataset), *grid.shape]
     if signature.evolves:
-        times = [0.0, *signature.times]
-        coordinates["time"] = time_coordinate(times, signature.time_unit)
-        dims.insert(1, "time")
-        shape.insert(1, len(times))
+        coordinates["time"] = time_coordinate([0.0, *signature.times], signature.time_unit)
     variables = {}
     for stored in stored_variables(signature, grid):
-        lazy = indexing.LazilyIndexedArray(_Lazy(dataset, stored, tuple(shape)))
+        dims = stored.dims(signature, grid)
+        shape = tuple(len(coordinates[dim].values) for dim in dims)
+        lazy = indexing.LazilyIndexedArray(_Lazy(dataset, stored, shape))
         variables[stored.name] = xarray.Variable(dims, lazy, describe(stored))
     attributes = {"title": f"Samples of {dataset.problem}", "problem": dataset.problem}
     return xarray.Dataset(variables, {k: _plain(v) for k, v in coordinates.items()}, attributes)

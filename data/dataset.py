@@ -32,7 +32,8 @@ class Source(ABC):
     @abstractmethod
     def arrays(self, indices: np.ndarray) -> tuple[Tensor, ...]:
         """New float32 CPU tensors of the samples: ``(inputs, outputs)`` of a static map, each ``batch channel *space``;
-        ``(trajectories,)`` of an evolution, ``batch 1+time channel *space`` with the initial state first.
+        ``(trajectories,)`` of an evolution, ``batch 1+time channel *space`` with the initial state first, and after it
+        ``given``, ``batch channel *space``, where its signature has given channels.
         """
 
     @property
@@ -118,7 +119,7 @@ class Dataset:
             if tuple(values.shape) != (len(inputs), *shape):
                 raise ValueError(f"Expected {what} of shape {('batch', *shape)}, got {tuple(values.shape)}.")
             check_finite(values, what)
-        kept = (torch.cat([inputs[:, None], outputs], dim=1),) if signature.evolves else (inputs, outputs)
+        kept = as_arrays(signature, inputs, outputs)
         told = dict(source) if source is not None else {"kind": "tensors"}
         return cls(problem, dict(parameters or {}), signature, grid, told, Tensors(*kept))
 
@@ -146,19 +147,27 @@ class Dataset:
         """Inputs and outputs of some samples, float32, in the order asked for.
 
         Outputs are ``batch channel *space`` of a static map and ``batch time channel *space`` of an evolution:
-        the frames after the initial state, which is the input. Raises ``IndexError`` beyond the end and
-        :class:`DamagedData` where a file is not what was written.
+        the frames after the initial state, which is the input, with what is given beside it. Raises ``IndexError``
+        beyond the end and :class:`DamagedData` where a file is not what was written.
         """
         arrays = self.samples.arrays(self._resolve(indices))
-        if self.signature.evolves:
-            return arrays[0][:, 0], arrays[0][:, 1:]
-        return arrays[0], arrays[1]
+        if not self.signature.evolves:
+            return arrays[0], arrays[1]
+        states, *given = arrays
+        return torch.cat([states[:, 0], *given], dim=1) if given else states[:, 0], states[:, 1:]
 
-    def trajectories(self, indices: Indices) -> Float[Tensor, "batch time channel *space"]:
-        """Whole trajectories of an evolution, the initial state first. Raises ``ValueError`` for a static map."""
+    def trajectories(self, indices: Indices, *, given: bool = False) -> Float[Tensor, "batch time channel *space"]:
+        """Whole trajectories of an evolution, the initial state first; ``given`` adds those channels to every frame.
+
+        Raises ``ValueError`` for a static map.
+        """
         if not self.signature.evolves:
             raise ValueError(f"{self.problem} is a static map; only an evolution has trajectories.")
-        return self.samples.arrays(self._resolve(indices))[0]
+        states, *beside = self.samples.arrays(self._resolve(indices))
+        if not (given and beside):
+            return states
+        repeated = beside[0][:, None].expand(-1, states.shape[1], *beside[0].shape[1:])
+        return torch.cat([states, repeated], dim=2)
 
     def batches(
         self, size: int, generator: torch.Generator | None = None
@@ -198,6 +207,25 @@ class Dataset:
             raise IndexError(f"Sample {bad} asked of a dataset of {count} samples.")
         wanted = np.where(wanted < 0, wanted + count, wanted)
         return wanted if self.chosen is None else self.chosen[wanted]
+
+
+def as_arrays(
+    signature: Signature, inputs: Float[Tensor, "batch channel *space"], outputs: Float[Tensor, "batch *rest"]
+) -> tuple[Tensor, ...]:
+    """What a solver was asked and said, as :meth:`Source.arrays` gives it."""
+    if not signature.evolves:
+        return inputs, outputs
+    state, given = inputs[:, : len(signature.outputs)], inputs[:, len(signature.outputs) :]
+    trajectories = torch.cat([state[:, None], outputs], dim=1)
+    return (trajectories, given) if signature.given else (trajectories,)
+
+
+def shapes_of(signature: Signature, space: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """The shape of one sample in each array of :meth:`Source.arrays`."""
+    if not signature.evolves:
+        return (len(signature.inputs), *space), (len(signature.outputs), *space)
+    states = (1 + signature.frames, len(signature.outputs), *space)
+    return (states, (len(signature.given), *space)) if signature.given else (states,)
 
 
 def check_finite(values: Tensor, what: str, first: int = 0) -> None:

@@ -59,8 +59,9 @@ def from_xarray(
 ) -> tuple[Float[Tensor, "batch channel *space"], Grid]:
     """One variable per channel, by name, with the dimensions of ``like``'s axes and, if there are several, ``sample``.
 
-    Dimensions may come in any order. Coordinates must be those of ``like``'s domain at some resolution. Raises
-    ``ValueError`` for missing names, other dimensions, other or uneven coordinates, and NaN.
+    A uniform channel may be a number, or one a sample. Dimensions may come in any order. Coordinates must be those of
+    ``like``'s domain at some resolution. Raises ``ValueError`` for missing names, other dimensions, other or uneven
+    coordinates, and NaN.
     """
     names = [axis.name for axis in like.axes]
     wanted = f"with dims (sample, {', '.join(names)})"
@@ -69,7 +70,7 @@ def from_xarray(
         raise ValueError(f"expected variables {[c.name for c in channels]} {wanted}; {_has(held)}.")
     parts = []
     for channel in channels:
-        variable = held[channel.name]
+        variable = _spread(held, channel, channels, names)
         if not set(names) <= set(variable.dims) <= {"sample", *names} or variable.dtype.kind not in "fiu":
             hint = " Choose one frame: .isel(time=0)." if "time" in variable.dims else ""
             raise ValueError(f"expected real {channel.name!r} {wanted}; {_has(held)}.{hint}")
@@ -84,6 +85,17 @@ def from_xarray(
     if not bool(finite.all()):
         raise ValueError(f"non-finite values at sample(s) {(~finite).nonzero().flatten().tolist()[:8]}.")
     return values, grid
+
+
+def _spread(
+    held: xarray.Dataset, channel: Channel, channels: Sequence[Channel], names: Sequence[str]
+) -> xarray.DataArray:
+    """The variable of a channel; a uniform one without space axes on those of the first that has them."""
+    variable = held[channel.name]
+    if not channel.uniform or set(names) & set(variable.dims):
+        return variable
+    like = next((held[c.name] for c in channels if set(names) <= set(held[c.name].dims)), variable)
+    return variable.broadcast_like(like)
 
 
 def save_fields(

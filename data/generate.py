@@ -25,11 +25,12 @@ import torch
 from torch import Tensor
 
 from ..pde import Grid, Problem, Signature, Solver, SolverError
+from ..pde._varied import OneByOne
 from ._code import code_digest
 from ._files import cache_root, canonical_json, locked, write_part
 from ._netcdf import stored_variables, versions
 from ._workers import Crew, Workers
-from .dataset import Dataset, check_finite
+from .dataset import Dataset, as_arrays, check_finite, shapes_of
 from .store import MANIFEST, Book, Posed, Shard, check_shard, dataset_of, load_book, shard_bytes
 
 Progress = Callable[[int, int, str], None]  # samples done, samples in all, what is going on
@@ -105,7 +106,7 @@ def pose(
         "count": count,
         "seed": seed,
         "accuracy": dict(accuracy or {}),
-        "generator": f"{GENERATOR_VERSION}-{code_digest(type(problem))}",
+        "generator": f"{GENERATOR_VERSION}-{code_digest(*problem.kinds)}",
         **({} if _device(device).type == "cpu" else {"device": _device(device).type}),
     }
     content = _as_json(content)
@@ -199,8 +200,7 @@ def _group(posed: Posed, problem: Problem, first: int, count: int) -> tuple[Tens
     device = posed.content.get("device", "cpu")
     inputs = draw(problem, posed.grid, int(posed.content["seed"]), first, count).to(device)
     outputs = _solve(problem, posed, inputs, first)
-    arrays = (torch.cat([inputs[:, None], outputs], dim=1),) if posed.signature.evolves else (inputs, outputs)
-    return tuple(array.to("cpu", torch.float32) for array in arrays)
+    return tuple(array.to("cpu", torch.float32) for array in as_arrays(posed.signature, inputs, outputs))
 
 
 def draw(problem: Problem, grid: Grid, seed: int, first: int, count: int) -> Tensor:
@@ -302,13 +302,13 @@ def _shard_size(group: int, count: int, signature: Signature, grid: Grid) -> int
 
 
 def _sample_bytes(signature: Signature, grid: Grid) -> int:
-    states = (1 + signature.frames) * len(signature.outputs)
-    channels = states if signature.evolves else len(signature.inputs) + len(signature.outputs)
-    return 4 * channels * grid.size
+    return 4 * sum(map(math.prod, shapes_of(signature, grid.shape)))
 
 
 def _described(solver: Solver) -> dict[str, Any]:
     """Name, first line of the documentation (it states the order) and the options of a solver."""
+    if isinstance(solver, OneByOne):
+        return _described(solver.typical)
     options = {name: getattr(solver, name, None) for name in inspect.signature(type(solver)).parameters}
     plain = {name: value for name, value in options.items() if isinstance(value, bool | int | float | str)}
     summary = (inspect.getdoc(type(solver)) or "").partition("\n")[0]

@@ -31,7 +31,7 @@ from ._netcdf import (
     stored_variables,
     time_coordinate,
 )
-from .dataset import Dataset, Source
+from .dataset import Dataset, Source, shapes_of
 
 FORMAT = "resolvent dataset"
 FORMAT_VERSION = 1
@@ -191,15 +191,13 @@ def shard_bytes(posed: Posed, first: int, arrays: tuple[Tensor, ...], seconds: f
 
 def _variables(posed: Posed, first: int, arrays: tuple[Tensor, ...]) -> dict[str, Variable]:
     signature = posed.signature
-    dims = ("sample", "time") if signature.evolves else ("sample",)
     variables = {"sample": sample_coordinate(np.arange(first, first + len(arrays[0])))}
     if signature.evolves:
         variables["time"] = time_coordinate((0.0, *signature.times), signature.time_unit)
     variables |= space_coordinates(posed.grid)
     for stored in stored_variables(signature, posed.grid):
-        side = arrays[-1] if stored.role == "output" else arrays[0]
-        values = side.to(torch.float32).numpy()[(slice(None),) * len(dims) + (stored.position,)]
-        variables[stored.name] = Variable((*dims, *(axis.name for axis in posed.grid.axes)), values, describe(stored))
+        values = stored.of(arrays).to(torch.float32).numpy()
+        variables[stored.name] = Variable(stored.dims(signature, posed.grid), values, describe(stored))
     return variables
 
 
@@ -260,13 +258,8 @@ class Shards(Source):
         )
 
     def arrays(self, indices: np.ndarray) -> tuple[Tensor, ...]:
-        signature, space = self.posed.signature, self.posed.grid.shape
-        count = len(indices)
-        if signature.evolves:
-            leading: list[tuple[int, ...]] = [(count, 1 + signature.frames, len(signature.outputs))]
-        else:
-            leading = [(count, len(side)) for side in (signature.inputs, signature.outputs)]
-        arrays = tuple(np.empty((*shape, *space), np.float32) for shape in leading)
+        shapes = shapes_of(self.posed.signature, self.posed.grid.shape)
+        arrays = tuple(np.empty((len(indices), *shape), np.float32) for shape in shapes)
         owner = indices // self.posed.shard_size
         for number in np.unique(owner):
             places = np.flatnonzero(owner == number)
@@ -280,8 +273,7 @@ class Shards(Source):
         offsets = self._where(name)
         with open(path, "rb") as file:
             for stored, offset in zip(self._stored, offsets, strict=True):
-                target = arrays[-1] if stored.role == "output" else arrays[0]
-                channel = target[:, :, stored.position] if stored.role == "state" else target[:, stored.position]
+                channel = stored.of(arrays)
                 size = int(np.prod(channel.shape[1:]))
                 for place, row in zip(places, rows, strict=True):
                     file.seek(offset + 4 * size * int(row))

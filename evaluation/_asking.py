@@ -17,6 +17,7 @@ from torch import Tensor
 from ..data import Dataset
 from ..gp._health import HealthWarning
 from ..pde import Grid, Solver, SolverError
+from ..pde._solver import advanced
 from ._timing import median_seconds, seconds_of
 
 SLOW = 2.0  # [s] a call that takes longer is not repeated only to be timed again
@@ -49,12 +50,13 @@ class Question:
         return cls(data.grid, start, times, torch.device(device))
 
     def batches(self, data: Dataset, size: int) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-        """Indices, the state to start from, and the truth, in the order of the data set."""
+        """Indices, the inputs to start from (what is given included), and the truth, in the order of the data set."""
         for first in range(0, len(data), size):
             indices = list(range(first, min(first + size, len(data))))
             if self.times:
-                frames = data.trajectories(indices)
-                yield indices, frames[:, self.start], frames[:, self.start + 1 : self.start + 1 + len(self.times)]
+                given, later = data.read(indices)
+                begin = advanced(given, later[:, self.start - 1]) if self.start else given
+                yield indices, begin, later[:, self.start : self.start + len(self.times)]
             else:
                 yield indices, *data.read(indices)
 

@@ -12,7 +12,7 @@ from ..data.fields import save_fields
 from . import figures
 from ._request import Task
 from .curves import cutoff
-from .judge import Judgement
+from .judge import Example, Judgement
 from .record import Judged, Run
 from .report import write_report
 
@@ -35,6 +35,9 @@ def draw(run: Run, folder: Path, task: Task, verdicts: list[Judgement]) -> None:
     if run.history and "train" in run.history[0]:
         training = figures.training_figure(run.history, title=f"{run.model} on {run.problem}")
         figures.save(training, pictures / "training.png")
+    if any(row.get("spectra") for row in run.history):
+        stages = figures.stages_figure(run.history, title=f"{run.model} on {run.problem}: stage by stage")
+        figures.save(stages, pictures / "stages.png")
     if run.classical is not None:
         figures.save(_cost(run), pictures / "cost.png")
     write_report(run, folder)
@@ -74,8 +77,14 @@ def _fields(task: Task, verdict: Judgement, run: Run) -> Any:
         task.grid,
         task.problem.signature,
         times=verdict.times,
-        title=f"{run.model} on {run.problem}: test sample {example.index}{start}",
+        title=f"{run.model} on {run.problem}: test sample {example.index}{start}{_told(task, example)}",
     )
+
+
+def _told(task: Task, example: Example) -> str:
+    """The parameters that this sample was drawn with."""
+    uniform = [(c, i) for i, c in enumerate(task.problem.signature.inputs) if c.uniform]
+    return "".join(f", {channel.name} {float(example.inputs[i].flatten()[0]):.3g}" for channel, i in uniform)
 
 
 def _closer(task: Task, verdict: Judgement, run: Run) -> Any:

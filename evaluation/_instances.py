@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..data import Dataset, Source, Splits
 from ..data._files import canonical_json, digest
+from ..data.dataset import as_arrays
 from ..data.generate import BLOCK, draw, pose
 from ..pde import Grid, Problem, SolverError, WithExact
 
@@ -60,9 +61,7 @@ class Doubles(Source):
     def arrays(self, indices: np.ndarray) -> tuple[Tensor, ...]:
         """As :class:`Source` says, but in float64."""
         chosen, outputs = torch.from_numpy(indices), self._solved[1]
-        if self.problem.signature.evolves:
-            return (torch.cat([self.inputs[:, None], outputs], dim=1)[chosen],)
-        return self.inputs[chosen], outputs[chosen]
+        return as_arrays(self.problem.signature, self.inputs[chosen], outputs[chosen])
 
     @property
     def fingerprint(self) -> str:

@@ -109,7 +109,7 @@ def with_rivals(request: Request, task: Task) -> Request:
 def task_of(request: Request) -> Task:
     module = registry.find_problem(request.pde)
     options = problem_options(module.build, request.problem)
-    problem: Problem = module.build(**options)
+    problem = registry.posed(module.build, options)
     if request.preset not in problem.setups:
         raise ValueError(f"Problem {request.pde!r} has no preset {request.preset!r}, only {', '.join(problem.setups)}.")
     setup = problem.setups[request.preset]
@@ -167,7 +167,7 @@ def problem_options(build: Any, given: Mapping[str, Any]) -> dict[str, Any]:
         if named not in presets:
             raise registry.UnknownName(f"Unknown --pde.preset {named!r}. {registry.nearest(str(named), list(presets))}")
         options = {**presets[named], **options}
-    _check_names(options, [option.name for option in registry.options_of(build)], "pde")
+    _check_names(options, [option.name for option in registry.options_of_problem(build)], "pde")
     return options
 
 

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 
-from ..pde import Grid, Problem, Signature, Solver
-from ..training import LearnedSolver, Recipe
+from ..pde import Grid, Problem, Signature, Solver, symmetries_of
+from ..training import LearnedSolver, NetworkSolver, Recipe
 from . import _given, registry
 
 FORMAT = "resolvent-model-1"
@@ -44,7 +44,7 @@ class Blueprint:
     def make_problem(self) -> Problem:
         if self.problem == _given.NAME:
             return _given.Given(fields=Signature.from_dict(self.signature), domain=Grid.from_dict(self.grid))
-        return registry.find_problem(self.problem).build(**self.problem_options)
+        return registry.posed(registry.find_problem(self.problem).build, self.problem_options)
 
     def make_solver(self, problem: Problem | None = None) -> Solver:
         """An unfitted solver; initial weights are those of the recipe's seed."""
@@ -54,7 +54,11 @@ class Blueprint:
             options["recipe"] = Recipe(**self.recipe)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed((self.recipe or {}).get("seed", 0))
-            return module.build(problem or self.make_problem(), Grid.from_dict(self.grid), **options)
+            problem = problem or self.make_problem()
+            solver = module.build(problem, Grid.from_dict(self.grid), **options)
+        if isinstance(solver, NetworkSolver):
+            solver.symmetries = symmetries_of(problem, solver.working)
+        return solver
 
 
 def save_model(folder: Path, blueprint: Blueprint, solver: Solver) -> None:

@@ -174,6 +174,23 @@ def training_figure(history: Sequence[Mapping[str, Any]], *, title: str = "") ->
     return figure
 
 
+def stages_figure(history: Sequence[Mapping[str, Any]], *, title: str = "") -> Figure:
+    """Of a boosted model: energy in wavenumber shells of the outputs and of what each stage has left of them."""
+    ends = [row["spectra"] for row in history if row.get("spectra")]
+    if not ends:
+        raise ValueError("There are no stages to draw: no row of the history has spectra.")
+    figure = new_figure(6.4, 4.4)
+    axes = figure.add_subplot()
+    curves = {"outputs": ends[0]["target"]} | {f"left by stage {i}": end["residual"] for i, end in enumerate(ends)}
+    for (name, values), style in zip(curves.items(), colours_of(list(curves)).values(), strict=True):
+        energy = np.asarray(values, dtype=float)[1:]
+        axes.plot(np.arange(1, len(energy) + 1), _positive(energy), lw=1.8, ms=4, label=name, **style)
+    logarithmic(axes, x=True)
+    dress(axes, title=title, x="wavenumber |k|  [2π / domain length]", y="energy per shell  [unit²]")
+    axes.legend(fontsize=SMALL, frameon=False, loc="lower left")
+    return figure
+
+
 def cost_figure(
     ladder: Sequence[tuple[str, float, float]],
     models: Mapping[str, tuple[float, float]],

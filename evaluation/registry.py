@@ -10,12 +10,15 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ..pde import Problem
+from ..pde._varied import varied
 from ._options import Option, options_of
 
 __all__ = [
@@ -25,9 +28,12 @@ __all__ = [
     "entries",
     "find_model",
     "find_problem",
+    "grids_in_words",
     "models",
     "nearest",
     "options_of",
+    "options_of_problem",
+    "posed",
     "problems",
 ]
 
@@ -43,11 +49,12 @@ class UnknownName(ValueError):
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a listing: the name, the folder (or distribution) it comes from, what it is."""
+    """One line of a listing: the name, the folder (or distribution) it comes from, what it is, the grids it serves."""
 
     name: str
     origin: str
     summary: str
+    grids: str = ""  # of an operator, in words: what its file declares as CONVERGENCE
 
 
 def problems() -> list[str]:
@@ -66,7 +73,7 @@ def entries(kind: str) -> list[Entry]:
     for folder in _FOLDERS[kind]:
         for path in sorted((_ROOT / folder).glob("*.py")):
             if not path.name.startswith("_"):
-                found.setdefault(path.stem, Entry(path.stem, folder, _first_line(path)))
+                found.setdefault(path.stem, _entry(path))
     for point in _installed(kind):
         found.setdefault(point.name, Entry(point.name, point.dist.name if point.dist else "entry point", ""))
     return list(found.values())
@@ -80,6 +87,24 @@ def find_problem(name: str) -> ModuleType:
 def find_model(name: str) -> ModuleType:
     """The module of a model; its ``build`` takes the problem and the grid. Raises :class:`UnknownName`."""
     return _find("model", name)
+
+
+def options_of_problem(build: Any) -> tuple[Option, ...]:
+    """What ``--pde.NAME`` accepts: the physical parameters, a published set of them, and which are drawn per sample."""
+    presets = ", ".join(getattr(build, "presets", {}))
+    return (
+        *options_of(build),
+        Option("preset", str, "", f"published parameters: {presets}"),
+        Option("vary", str, "", "parameters drawn per sample: name=lower:upper[:log or :linear], several with commas"),
+    )
+
+
+def posed(build: Any, options: Mapping[str, Any]) -> Problem:
+    """The problem with these parameters; ``vary`` among them makes it a family (see ``pde/_varied.py``)."""
+    fixed = dict(options)
+    ranges = str(fixed.pop("vary", "") or "")
+    problem: Problem = build(**fixed)
+    return varied(problem, ranges) if ranges else problem
 
 
 def nearest(name: str, known: list[str]) -> str:
@@ -128,9 +153,35 @@ def _installed(kind: str) -> list[Any]:
     return sorted(entry_points(group=f"resolvent.{kind}s"), key=lambda point: point.name)
 
 
-def _first_line(path: Path) -> str:
+def grids_in_words(convergence: object) -> str:
+    """What ``CONVERGENCE`` promises: order under refinement of the grid with the input function fixed.
+
+    None        (default) tied to the grid of its training; other resolutions are refused
+    a number    the order of convergence, at least
+    "spectral"  faster than any order, for band-limited inputs
+    "exact"     the answer at a node does not depend on the others
+    """
+    if convergence is None:
+        return "one grid"
+    return f"any grid, {convergence if isinstance(convergence, str) else f'order {convergence:g}'}"
+
+
+def _entry(path: Path) -> Entry:
+    folder = path.parent.name
     try:
-        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        tree = ast.parse(path.read_text(encoding="utf-8"))
     except (SyntaxError, UnicodeDecodeError):
-        return "(this file does not parse)"
-    return text.partition("\n")[0].strip()
+        return Entry(path.stem, folder, "(this file does not parse)")
+    summary = (ast.get_docstring(tree) or "").partition("\n")[0].strip()
+    grids = grids_in_words(_declared(tree, "CONVERGENCE")) if folder == "operators" else ""
+    return Entry(path.stem, folder, summary, grids)
+
+
+def _declared(tree: ast.Module, name: str) -> object:
+    """The literal that a module assigns to a name at its top level; None where there is none."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+                return ast.literal_eval(node.value)
+    return None

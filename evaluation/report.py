@@ -20,6 +20,7 @@ _CAPTIONS = {
     "fields": "Truth, prediction and error on one of the test samples. Truth and prediction share one colour scale.",
     "rollout": "Relative L2 error of each frame: median over test samples, band from the first to the third quartile.",
     "spectra": "Energy by wavenumber shell, mean over test samples.",
+    "stages": "Energy by wavenumber shell of the outputs and of what each stage left of them, on validation samples.",
     "cost": "Error against time per sample. The line joins the classical settings that no cheaper one beats.",
     "training": "Loss during training; validation samples are never trained on.",
 }

@@ -49,9 +49,10 @@ def padding_of(grid: Grid) -> Padding:
     return tuple(_PADDING_OF[axis.boundary[0]] for axis in grid.axes)
 
 
-def pad(values: Tensor, width: int, padding: Padding) -> Tensor:
+def pad(values: Tensor, width: int | Sequence[int], padding: Padding) -> Tensor:
     """Extend every space axis of ``batch channel *space`` by ``width`` cells at both ends, each in its own mode."""
-    for axis, mode in enumerate(padding):
+    widths_of = (width,) * len(padding) if isinstance(width, int) else width
+    for axis, (mode, width) in enumerate(zip(padding, widths_of, strict=True)):
         if mode == "circular":
             values = _wrap(values, axis + 2, width)
         else:
@@ -124,9 +125,9 @@ class Prolongation(nn.Module):
 class Smoother(nn.Module):
     """u <- u + S * (f - A * u); without A for the first step of the finest level, where u is zero."""
 
-    def __init__(self, data: int, channels: int, *, dim: int, padding: Padding, first: bool, bias: bool) -> None:
+    def __init__(self, data: int, channels: int, *, dim: int, padding: Padding, a: Stencil | None, bias: bool) -> None:
         super().__init__()
-        self.a = None if first else Stencil(channels, data, dim=dim, padding=padding, bias=bias)
+        self.a = a
         self.s = Stencil(data, channels, dim=dim, padding=padding, bias=bias)
 
     def forward(self, u: Tensor | None, f: Tensor) -> Tensor:
@@ -148,6 +149,8 @@ class Cycle:
     exact        wrapped prolongation on periodic axes
     norm         LayerNorm with a learned map after each prolongation (published Navier-Stokes): no longer linear
     growing      (j+1) C channels on level j (published Helmholtz) instead of C
+    shared       one A a level, as the textbook has it, for all its smoothing steps and its residual (published: each
+                 its own)
     """
 
     steps: tuple[tuple[int, int], ...] = ((1, 0),) * 4 + ((2, 0),)
@@ -158,6 +161,7 @@ class Cycle:
     exact: bool = True
     norm: bool = False
     growing: bool = False
+    shared: bool = False
 
     @property
     def levels(self) -> int:
@@ -175,10 +179,27 @@ class VCycle(nn.Module):
         shapes = level_shapes(shape, cycle)
         c_u, c_f = ([c * (j + 1 if cycle.growing else 1) for j in range(cycle.levels)] for c in (channels, data))
 
+        level_operators: dict[int, Stencil] = {}
+
+        def operator(j: int, *, bias: bool) -> Stencil:
+            """A of a level: a new one, or the one it has."""
+            if not cycle.shared:
+                return Stencil(c_u[j], c_f[j], dim=dim, padding=padding, bias=bias)
+            if j not in level_operators:
+                level_operators[j] = Stencil(c_u[j], c_f[j], dim=dim, padding=padding, bias=cycle.bias)
+            return level_operators[j]
+
         def smoothers(j: int, count: int, *, start: bool = False) -> nn.ModuleList:
             kinds = [start and i == 0 for i in range(count)]
             return nn.ModuleList(
-                Smoother(c_f[j], c_u[j], dim=dim, padding=padding, first=first, bias=cycle.bias) for first in kinds
+                Smoother(
+                    *(c_f[j], c_u[j]),
+                    dim=dim,
+                    padding=padding,
+                    a=None if first else operator(j, bias=cycle.bias),
+                    bias=cycle.bias,
+                )
+                for first in kinds
             )
 
         def restriction(c_in: int, c_out: int) -> Stencil:
@@ -189,9 +210,7 @@ class VCycle(nn.Module):
         self.post = nn.ModuleList(smoothers(j, post) for j, (_, post) in enumerate(cycle.steps))
         self.restrict_u = nn.ModuleList(restriction(c_u[j], c_u[j + 1]) for j in down)
         self.restrict_f = nn.ModuleList(restriction(c_f[j], c_f[j + 1]) for j in down)
-        self.residual = nn.ModuleList(
-            Stencil(c_u[j], c_f[j], dim=dim, padding=padding) for j in down if cycle.restrict == "residual"
-        )
+        self.residual = nn.ModuleList(operator(j, bias=False) for j in down if cycle.restrict == "residual")
         same = {"padding": padding, "width": width, "exact": cycle.exact}
         self.prolong = nn.ModuleList(
             Prolongation(c_u[j + 1], c_u[j], coarse=shapes[j + 1], fine=shapes[j], **same)  # type: ignore[arg-type]

@@ -26,8 +26,10 @@ from torch import Tensor
 
 from ..data import Dataset
 from ..pde import Grid, Problem, Signature, check_fields, frame_numbers
+from ..pde._solver import advanced
 from ..training import Budget, Callback, History, Interrupted, LearnedSolver
 
+CONVERGENCE = None  # bases are fields on the training grid
 BLOCK = 256  # fields read at a time
 RESIDENT = 512 * 2**20  # bytes of snapshots that are kept rather than read again
 # Directions with less of the leading variance than this are rounding of single-precision fields (6e-8 squared, times
@@ -85,10 +87,11 @@ class Linear(LearnedSolver):
         if not self.signature.evolves:
             return self._map(inputs)
         wanted = frame_numbers(self.signature.times if times is None else times, self.signature.spacing)
-        frames = [inputs]
+        frames = []
         for _ in range(wanted[-1]):
-            frames.append(self._map(frames[-1]))
-        return torch.stack([frames[n] for n in wanted], dim=1)
+            frames.append(self._map(inputs))
+            inputs = advanced(inputs, frames[-1])
+        return torch.stack([frames[n - 1] for n in wanted], dim=1)
 
     def _map(self, values: Tensor) -> Tensor:
         part = {name: value.to(values) for name, value in self.parts.items()}
@@ -138,7 +141,7 @@ class Linear(LearnedSolver):
 
     def _bases(self, pairs: _Pairs) -> tuple[Basis, Basis]:
         first = principal_components(pairs.spread(0, self.snapshots), self.components)
-        if self.signature.evolves:
+        if self.signature.evolves and not self.signature.given:
             return first, first
         return first, principal_components(pairs.spread(1, self.snapshots), self.components)
 
@@ -179,8 +182,10 @@ class _Pairs:
             if any(callback.stop() for callback in self.callbacks):
                 raise Interrupted("The regression was stopped; it starts over when run again.")
             if self.frames:
-                states = torch.cat([inputs[:, None], outputs], dim=1)
-                inputs, outputs = states[:, :-1].flatten(0, 1), states[:, 1:].flatten(0, 1)
+                state, given = inputs.tensor_split([outputs.shape[2]], dim=1)
+                states = torch.cat([state[:, None], outputs[:, :-1]], dim=1).flatten(0, 1)
+                given = given.repeat_interleave(self.frames, dim=0)
+                inputs, outputs = torch.cat([states, given], dim=1), outputs.flatten(0, 1)
             yield inputs.flatten(1).double(), outputs.flatten(1).double()
 
     def spread(self, side: int, limit: int) -> Blocks:
@@ -193,7 +198,8 @@ class _Pairs:
             for numbers in chosen:
                 samples, where = (numbers // per_sample).unique(return_inverse=True)
                 if self.frames:
-                    yield self.data.trajectories(samples)[where, side + numbers % per_sample].flatten(1)
+                    frames = self.data.trajectories(samples, given=side == 0)
+                    yield frames[where, side + numbers % per_sample].flatten(1)
                 else:
                     yield self.data.read(samples)[side][where].flatten(1)
 

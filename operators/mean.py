@@ -18,6 +18,7 @@ from ..data import Dataset
 from ..pde import Grid, Problem, Signature, check_fields, check_times
 from ..training import Budget, Callback, History, LearnedSolver, relative_l2
 
+CONVERGENCE = None  # a field on the training grid
 BATCH = 64
 
 

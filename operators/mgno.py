@@ -28,6 +28,8 @@ from ..pde import Grid, Problem
 from ..training import NetworkSolver, Preset, Recipe, coarse_grid, native_bfloat16
 from ._multigrid import Coarsening, Cycle, Padding, PadMode, Restrict, VCycle, default_steps, padding_of
 
+CONVERGENCE = None  # stencils of pixels
+
 Bias = Literal["function", "constant", "inside", "none"]
 Norm = Literal["none", "prolongation", "layer"]
 
@@ -142,6 +144,7 @@ def build(
     coarsening: Coarsening = "padded",
     exact_prolongation: bool = True,
     growing: bool = False,
+    shared: bool = False,
     skip: bool = True,
     bias: Bias = "function",
     bias_modes: int = 3,
@@ -163,6 +166,7 @@ def build(
     coarsening           padded: n -> ceil(n/2); interior: n -> (n-1)//2 (published Helmholtz)
     exact_prolongation   periodic: wrap the coarse field first, so that shifts commute (published: off)
     growing              (j+1) width channels on level j (published Helmholtz)
+    shared               one A a level for all its smoothing steps and its residual (published: each its own)
     skip                 a 1x1 convolution beside each cycle (published Darcy)
     bias                 function of position (the paper's form), constant per channel, inside the cycle, or none
     bias_modes           modes per axis of the bias function
@@ -184,6 +188,7 @@ def build(
             coarsening=coarsening,
             exact=exact_prolongation,
             growing=growing,
+            shared=shared,
         ),
         skip=skip,
         bias=bias,
@@ -243,6 +248,7 @@ PRESETS: Mapping[tuple[str, str], Preset | Callable[[Problem], Preset]] = {
             "batch": 50,
             "learning_rate": 1e-3,
             "schedule": "one_cycle",
+            "optimizer": "adam",
             "weight_decay": 1e-5,
             "rise": 0.1,
         },
@@ -254,6 +260,7 @@ PRESETS: Mapping[tuple[str, str], Preset | Callable[[Problem], Preset]] = {
             "batch": 8,
             "learning_rate": 5e-4,
             "weight_decay": 1e-4,
+            "optimizer": "adam",
             "schedule": "one_cycle",
             "rise": 0.2,
             "objective": "relative_h1",

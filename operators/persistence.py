@@ -1,7 +1,8 @@
 """The input itself as the answer: what doing nothing is worth, at every resolution.
 
-For evolutions the state stays as it is. For a static map it needs as many output channels as input channels; where
-they differ in number there is nothing to persist, and the problem is refused. There is nothing to learn.
+For evolutions the state stays as it is, whatever is given beside it. For a static map it needs as many output
+channels as input channels; where they differ in number there is nothing to persist, and the problem is refused. There
+is nothing to learn.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from torch import Tensor
 
 from ..pde import Grid, Problem, Signature, Solver, check_fields, check_times
 
+CONVERGENCE = "exact"  # each node answers for itself
+
 
 @final
 class Persistence(Solver):
     """u(t) = u(0)."""
 
     def __init__(self, signature: Signature) -> None:
-        if len(signature.inputs) != len(signature.outputs):
+        if not signature.evolves and len(signature.inputs) != len(signature.outputs):
             names = [[channel.name for channel in side] for side in (signature.inputs, signature.outputs)]
             raise ValueError(
                 f"persistence answers with its inputs, so it needs as many outputs as inputs: this problem maps "
@@ -36,7 +39,8 @@ class Persistence(Solver):
             return inputs.clone()
         times = self.signature.times if times is None else times
         check_times(times)
-        return inputs[:, None].repeat_interleave(len(times), dim=1)
+        state = inputs[:, : len(self.signature.outputs)]
+        return state[:, None].repeat_interleave(len(times), dim=1)
 
 
 def build(problem: Problem, grid: Grid) -> Persistence:

@@ -14,8 +14,10 @@ from ._problem import Channel, Problem, Setup, Signature, WithExact, WithResidua
 from ._products import pointwise
 from ._random_fields import dirichlet_field, neumann_field, periodic_field
 from ._refined import RefinedEvolution, refined_ladder
-from ._solver import OneFrame, Solver, SolverError, Stepped, check_fields, check_times, frame_numbers, rollout
+from ._solver import OneFrame, Solver, SolverError, Stepped, advanced, check_fields, check_times, frame_numbers, rollout
 from ._spectral import Modes, fourier_resample
+from ._symmetry import Symmetry, WithSymmetries, square_symmetries, symmetries_of
+from ._varied import Varied, varied
 from ._walls import BetweenWalls, between_walls, torus_of, wall_field, wall_grid
 
 __all__ = [
@@ -41,10 +43,14 @@ __all__ = [
     "Solver",
     "SolverError",
     "Stepped",
+    "Symmetry",
     "Term",
+    "Varied",
     "WithEquation",
     "WithExact",
     "WithResidual",
+    "WithSymmetries",
+    "advanced",
     "between_walls",
     "check_fields",
     "check_times",
@@ -59,7 +65,10 @@ __all__ = [
     "refined_ladder",
     "rollout",
     "shock_ladder",
+    "square_symmetries",
+    "symmetries_of",
     "torus_of",
+    "varied",
     "wall_field",
     "wall_grid",
 ]

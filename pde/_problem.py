@@ -23,6 +23,7 @@ class Channel:
     name: str
     unit: str = "1"
     label: str = ""
+    uniform: bool = False  # the same at every node: a scalar parameter of the sample, shown as a constant field
 
     def __str__(self) -> str:
         return f"{self.label or self.name} [{self.unit}]"
@@ -34,7 +35,8 @@ class Signature:
 
     A *static* map (``frames == 0``) takes ``batch channel *space`` to ``batch channel *space``. An *evolution*
     (``frames >= 1``) takes the state at time 0 to ``batch time channel *space``: the states at ``spacing``,
-    ``2 spacing``, …, ``frames * spacing``. Its inputs are its outputs: one state.
+    ``2 spacing``, …, ``frames * spacing``. Its inputs begin with its outputs, the state; what follows is *given*:
+    fields that do not change in time (a forcing, a coefficient, a parameter).
     """
 
     inputs: tuple[Channel, ...]
@@ -48,12 +50,20 @@ class Signature:
             raise ValueError(
                 f"An evolution has frames >= 1 and spacing > 0; got frames {self.frames} and spacing {self.spacing}."
             )
-        if self.frames and self.inputs != self.outputs:
-            raise ValueError("An evolution maps a state to later states: its inputs and outputs are the same channels.")
+        if self.frames and self.inputs[: len(self.outputs)] != self.outputs:
+            raise ValueError(
+                "An evolution maps a state to later states: its inputs begin with its outputs, what is given comes "
+                f"after; got inputs {[c.name for c in self.inputs]} and outputs {[c.name for c in self.outputs]}."
+            )
 
     @property
     def evolves(self) -> bool:
         return self.frames > 0
+
+    @property
+    def given(self) -> tuple[Channel, ...]:
+        """What an evolution is told beside its state, constant in time; () for a static map."""
+        return self.inputs[len(self.outputs) :] if self.evolves else ()
 
     @property
     def times(self) -> tuple[float, ...]:
@@ -64,7 +74,12 @@ class Signature:
         return replace(self, frames=frames)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain values; ``uniform`` only where it is true, so that what older versions wrote and hashed stays equal."""
+        values = asdict(self)
+        for channel in (*values["inputs"], *values["outputs"]):
+            if not channel["uniform"]:
+                del channel["uniform"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Signature:
@@ -129,6 +144,11 @@ class Problem(ABC):
     def name(self) -> str:
         """The command-line name: the file's."""
         return type(self).__module__.rpartition(".")[2]
+
+    @property
+    def kinds(self) -> tuple[type, ...]:
+        """The classes whose code the samples follow from, for the key of stored data."""
+        return (type(self),)
 
     def parameters(self) -> dict[str, Any]:
         """The physical parameters, as plain JSON values."""

@@ -38,7 +38,7 @@ class Solver(ABC):
 
 def rollout(
     step: Solver, state: Float[Tensor, "batch channel *space"], grid: Grid, steps: int
-) -> Float[Tensor, "batch time channel *space"]:
+) -> Float[Tensor, "batch time output *space"]:
     """Apply a one-frame map (numerical or learned: state -> next state) ``steps`` times and keep every frame.
 
     Channels of ``state`` beyond those that the map returns are given: they stay as they are.

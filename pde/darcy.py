@@ -60,6 +60,7 @@ from ._grid import Axis, Grid
 from ._problem import Channel, Problem, Setup, Signature, WithResidual
 from ._random_fields import neumann_field
 from ._solver import Solver, check_fields
+from ._symmetry import Symmetry, WithSymmetries, square_symmetries
 from ._trigonometric import cosine_refine
 
 Law = Literal["two_phase", "log_normal", "trigonometric"]
@@ -68,7 +69,7 @@ LADDER = (6, 4, 3, 2, 1.5)  # how many times coarser the rungs of the ladder are
 
 
 @dataclass(frozen=True, kw_only=True)
-class Darcy(Problem, WithEquation, WithResidual):
+class Darcy(Problem, WithEquation, WithResidual, WithSymmetries):
     """Steady flow through a random porous medium."""
 
     law: Law = "two_phase"
@@ -148,6 +149,10 @@ class Darcy(Problem, WithEquation, WithResidual):
                 ladder[name] = FiniteVolumes(replace(self, faces=faces), shape=shape)
         ladder[f"finite volumes ({self.faces}) {'x'.join(map(str, grid.shape))}"] = FiniteVolumes(self)
         return ladder
+
+    def symmetries(self, grid: Grid) -> Sequence[Symmetry]:
+        """The eight of the square, which the laws by a Gaussian field share; the oblique waves have a direction."""
+        return square_symmetries()[: 1 if self.law == "trigonometric" else 8]
 
     def equation(self, inputs: Tensor, grid: Grid) -> Equation:
         """-a u_xx - a u_yy - a_x u_x - a_y u_y = f, with the slopes of log a from its cosine series.

@@ -49,12 +49,13 @@ from ._random_fields import periodic_field
 from ._refined import RefinedEvolution
 from ._solver import Solver
 from ._spectral import Modes
+from ._symmetry import Symmetry, WithSymmetries
 
 Forcing = Literal["fno", "kolmogorov", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class NavierStokes(Problem, Semilinear):
+class NavierStokes(Problem, Semilinear, WithSymmetries):
     """Two-dimensional, periodic, forced."""
 
     viscosity: float = 1e-3  # nu [m^2/s]
@@ -121,6 +122,34 @@ class NavierStokes(Problem, Semilinear):
     def ladder(self, grid: Grid) -> Mapping[str, Solver]:
         return coarse_ladder(self, grid, smallest=max(8, 3 * self._forced_mode + 1))
 
+    def symmetries(self, grid: Grid) -> Sequence[Symmetry]:
+        """Shifts by eighths of the period, half turns and mirrors, as far as the forcing shares them.
+
+        Vorticity changes its sign under a mirror, and so must f: ``fno`` does when half a period moves x + y too (and
+        is its own half turn about x + y = 1/8), ``kolmogorov`` when a crest of cos(n y) becomes a trough.
+        """
+        eighths = [i / 8 for i in range(8)]
+        if self.forcing == "fno":
+            turns = [((0, 1), False, 0.0, 1.0), ((0, 1), True, 0.25, 1.0)]
+            turns += [((1, 0), turn, shift + 0.5, -1.0) for _, turn, shift, _ in turns]
+            return [_moved(axes, (turn, turn), (c + s, -s), sign) for axes, turn, c, sign in turns for s in eighths]
+        if self.forcing == "kolmogorov":
+            crests = range(2 * self.wavenumber)
+            return [
+                _moved((0, 1), (bool(k % 2) != turn, turn), (s, k / (2 * self.wavenumber)), (-1.0) ** k)
+                for turn in (False, True)
+                for k in crests
+                for s in eighths
+            ]
+        return [
+            _moved(axes, (x, y), (s, t), -1.0 if (axes == (1, 0)) ^ x ^ y else 1.0)
+            for axes in ((0, 1), (1, 0))
+            for x in (False, True)
+            for y in (False, True)
+            for s in eighths
+            for t in eighths
+        ]
+
     @property
     def _forced_mode(self) -> int:
         """Largest mode number of the forcing; a grid keeps it if it has more than three times as many nodes."""
@@ -185,6 +214,11 @@ def _forcing_spectrum(forcing: Forcing, mode: int, modes: Modes) -> Tensor:
     else:
         values = torch.zeros_like(x)
     return modes.forward(values) * modes.kept
+
+
+def _moved(axes: tuple[int, int], mirrored: tuple[bool, bool], shift: tuple[float, float], sign: float) -> Symmetry:
+    wrapped = (shift[0] % 1.0, shift[1] % 1.0)
+    return Symmetry(axes=axes, mirrored=mirrored, shift=wrapped, input_signs=(sign,), output_signs=(sign,))
 
 
 build = NavierStokes

@@ -6,19 +6,21 @@ import contextlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from ..data import Dataset
-from ..pde import Grid, Signature, Solver, check_fields, fourier_resample, frame_numbers
+from ..pde import Grid, Signature, Solver, Symmetry, check_fields, fourier_resample, frame_numbers
+from ..pde._solver import advanced
 from ._callback import Callback
 from ._loop import History, Trainer
 from ._normalizer import Normalizer
 from ._objectives import objective_named, relative_l2
 from ._recipe import Budget, Recipe
+from ._resample import coarser, resample, restrict
 from ._windows import Windows
 
 # Working on a coarser grid is refused where the training fields lose more than this share of their norm by it.
@@ -57,12 +59,15 @@ class LearnedSolver(Solver):
 class NetworkSolver(LearnedSolver):
     """A network between normalisers, trained by the one loop.
 
-    A static map is ``network``; an evolution is the rollout of ``network`` frame by frame. With ``recipe.coarsen``
+    A static map is ``network``; an evolution is the rollout of ``network`` frame by frame: the state evolves, what is
+    given beside it (a parameter, a forcing) stays. With ``recipe.coarsen``
     everything happens on a coarser periodic grid, exactly restricted and interpolated by Fourier series.
 
     network          ``batch c_in *space`` -> ``batch c_out *space``, in normalised units
     grid             the grid of the training data
     any_resolution   whether the network means the same operator on other grids; if not, they are refused
+    symmetries       what ``recipe.augment`` draws from and ``recipe.symmetrise`` averages over; whoever builds from a
+                     problem gives those it declares (``symmetries_of(problem, solver.working)``)
     """
 
     def __init__(
@@ -73,13 +78,17 @@ class NetworkSolver(LearnedSolver):
         recipe: Recipe = Recipe(),  # noqa: B008 - frozen
         *,
         any_resolution: bool = False,
+        symmetries: Sequence[Symmetry] = (),
     ) -> None:
         self.signature, self.grid, self.recipe, self.any_resolution = signature, grid, recipe, any_resolution
+        self.symmetries = tuple(symmetries)
         self.working = coarse_grid(grid, recipe.coarsen)
+        self.resolutions = self._resolutions()
         kind, shape = recipe.normalise, self.working.shape
         # a single far frame (Burgers at t = 1) may be much smaller than the state: its change would hide it
         self.increment = recipe.increment and signature.frames > 1
-        inputs = Normalizer(len(signature.inputs), shape, kind)
+        uniform = tuple(i for i, channel in enumerate(signature.inputs) if channel.uniform)
+        inputs = Normalizer(len(signature.inputs), shape, kind, uniform=uniform)
         outputs = Normalizer(len(signature.outputs), shape, "channel" if self.increment and kind != "none" else kind)
         self.module = nn.ModuleDict({"network": network, "inputs": inputs, "outputs": outputs})
         self.objective = objective_named(recipe.objective)
@@ -119,10 +128,13 @@ class NetworkSolver(LearnedSolver):
         times: Sequence[float] | None = None,
     ) -> Float[Tensor, "batch *rest"]:
         check_fields(inputs, grid, len(self.signature.inputs))
+        if self.recipe.resample != "none" and grid.shape != self.grid.shape:
+            there = resample(inputs, grid, self.grid, self.recipe.resample)
+            return resample(self(there, self.grid, times), self.grid, grid, self.recipe.resample)
         working = self._serve(grid)
         values = fourier_resample(inputs, working.shape) if working.shape != grid.shape else inputs
         values = values.to(self.device, torch.float32)
-        outputs = self._evolve(values, times) if self.signature.evolves else self._map(values)
+        outputs = self._symmetrised(values, times) if self.recipe.symmetrise else self._answer(values, times)
         if working.shape != grid.shape:
             outputs = fourier_resample(outputs, grid.shape)
         return outputs.to(inputs)  # device and dtype of what came in
@@ -138,12 +150,24 @@ class NetworkSolver(LearnedSolver):
             )
         return coarse_grid(grid, self.recipe.coarsen)
 
-    def _evolve(self, state: Tensor, times: Sequence[float] | None) -> Tensor:
+    def _answer(self, values: Tensor, times: Sequence[float] | None) -> Tensor:
+        return self._evolve(values, times) if self.signature.evolves else self._map(values)
+
+    def _symmetrised(self, values: Tensor, times: Sequence[float] | None) -> Tensor:
+        r"""Mean of :math:`T^{-1} N(T a)` over the group: it commutes with every T, whatever N does."""
+        grid = self.working.at(values.shape[2:])
+        total = torch.zeros(())
+        for symmetry in self._declared("symmetrise"):
+            answer = self._answer(symmetry.inputs(values, grid), times)
+            total = total + symmetry.outputs(answer, grid, undo=True)
+        return total / len(self.symmetries)
+
+    def _evolve(self, inputs: Tensor, times: Sequence[float] | None) -> Tensor:
         wanted = frame_numbers(self.signature.times if times is None else times, self.signature.spacing)
         frames = []
         for _ in range(wanted[-1]):
-            state = self._map(state)
-            frames.append(state)
+            frames.append(self._map(inputs))
+            inputs = advanced(inputs, frames[-1])
         return torch.stack([frames[n - 1] for n in wanted], dim=1)
 
     def _map(self, values: Tensor) -> Tensor:
@@ -151,7 +175,7 @@ class NetworkSolver(LearnedSolver):
         with self._precision():
             raw = self.network(self.module["inputs"](values))
         change = self.module["outputs"].inverse(raw.float())  # type: ignore[operator]
-        return values + change if self.increment else change
+        return values[:, : change.shape[1]] + change if self.increment else change
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         if self.recipe.precision == "float32" or not self.module.training:  # answers are given in float32
@@ -170,6 +194,8 @@ class NetworkSolver(LearnedSolver):
         checkpoint: Path | None = None,
     ) -> History:
         self._check_data(data)
+        if self.recipe.augment:
+            self._declared("augment")
         windows = Windows(data, self._prepare, unroll=self.recipe.unroll if self.signature.evolves else 1)
         self._check_coarsening(data)
         self.module["inputs"].fit(windows.inputs())  # type: ignore[operator]
@@ -189,15 +215,50 @@ class NetworkSolver(LearnedSolver):
 
     def _loss(self, inputs: Tensor, targets: Tensor, noise: Generator) -> Tensor:
         """Mean objective over the unrolled frames, one value per sample; targets ``batch frame channel *space``."""
-        state = inputs.to(self.device)
-        if self.recipe.noise:
-            scale = self.recipe.noise * self.module["inputs"].std  # type: ignore[operator]
-            state = state + scale * torch.randn(inputs.shape, generator=noise).to(self.device)
-        total = torch.zeros(len(state), device=self.device)
+        inputs, targets = self._varied(inputs, targets, noise)
+        grid = self.working.at(inputs.shape[2:])
+        inputs = self._noisy(inputs.to(self.device), noise) if self.recipe.noise else inputs.to(self.device)
+        total = torch.zeros(len(inputs), device=self.device)
         for target in targets.to(self.device).unbind(dim=1):
-            state = self._map(state)
-            total = total + self.objective(state, target, self.working)
+            answer = self._map(inputs)
+            total = total + self.objective(answer, target, grid)
+            inputs = advanced(inputs, answer) if self.signature.evolves else inputs
         return total / targets.shape[1]
+
+    def _noisy(self, inputs: Tensor, generator: Generator) -> Tensor:
+        """Gaussian noise on the inputs, in parts of their deviation; what is given to an evolution is exact."""
+        drawn = len(self.signature.inputs) - len(self.signature.given)
+        scale = self.recipe.noise * self.module["inputs"].std[:drawn]  # type: ignore[index]
+        states = inputs[:, :drawn]
+        return advanced(inputs, states + scale * torch.randn(states.shape, generator=generator).to(self.device))
+
+    def _varied(self, inputs: Tensor, targets: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """The batch through a symmetry of the problem and on one of the training grids, both drawn at random."""
+        if self.recipe.augment:
+            symmetry = _drawn(self.symmetries, generator)
+            inputs, targets = symmetry.inputs(inputs, self.working), symmetry.outputs(targets, self.working)
+        if self.resolutions:
+            grid = _drawn((self.working, *self.resolutions), generator)
+            inputs, targets = (restrict(fields, self.working, grid) for fields in (inputs, targets))
+        return inputs, targets
+
+    def _declared(self, option: str) -> tuple[Symmetry, ...]:
+        if not self.symmetries:
+            raise ValueError(
+                f"train.{option} needs a problem that declares symmetries of the grid {self.working.shape}; give them "
+                f"to the solver (symmetries=symmetries_of(problem, grid)), or leave train.{option} out."
+            )
+        return self.symmetries
+
+    def _resolutions(self) -> tuple[Grid, ...]:
+        if not self.recipe.resolutions:
+            return ()
+        if not self.any_resolution or self.recipe.normalise == "pointwise":
+            raise ValueError(
+                f"train.resolutions {self.recipe.resolutions} is for models that serve any grid and are normalised by "
+                f"channel; this one is tied to {self.working.shape} by its stencils or by train.normalise pointwise."
+            )
+        return tuple(coarser(self.working, nodes) for nodes in self.recipe.resolutions)
 
     def _validate(self, windows: Windows) -> float:
         """Mean relative L2 of one application over the validation split: one yardstick whatever the objective."""
@@ -229,6 +290,13 @@ class NetworkSolver(LearnedSolver):
                 f"On the working grid {self.working.shape} the training outputs lose {lost:.1%} of their norm; "
                 f"use --train.coarsen 1 (now {self.recipe.coarsen})."
             )
+
+
+T = TypeVar("T")
+
+
+def _drawn(choices: Sequence[T], generator: Generator) -> T:
+    return choices[int(torch.randint(len(choices), (), generator=generator))]
 
 
 def coarse_grid(grid: Grid, factor: int) -> Grid:

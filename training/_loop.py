@@ -7,6 +7,7 @@ anywhere and resumed gives the weights of training never interrupted, bit for bi
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import time
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from ._average import Average
 from ._callback import Callback, Progress
 from ._checkpoint import DamagedCheckpoint, load_checkpoint, save_checkpoint
 from ._recipe import Budget, Recipe
@@ -75,7 +77,9 @@ class Trainer:
         self.epochs = budget.epochs or recipe.epochs
         self.per_epoch = windows.batches_per_epoch(recipe.batch)
         parameters = [p for p in module.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+        self.optimizer = kind(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        self.average = Average(parameters, recipe.ema) if recipe.ema else None
         self.order = torch.Generator().manual_seed(recipe.seed)
         self.noise = torch.Generator().manual_seed(recipe.seed + 1)
         self.history = History()
@@ -96,7 +100,7 @@ class Trainer:
             self.saved = time.monotonic()
             while self.history.status not in ("complete", "out of time", "stopped early"):
                 self._epoch()
-        self._restore_best()
+        self._keep_best()
         self.history.seconds = self._seconds()
         self.module.eval()
         return self.history
@@ -117,7 +121,7 @@ class Trainer:
         self._finish_epoch()
 
     def _step(self, samples: Tensor, inputs: Tensor, targets: Tensor) -> None:
-        rate = learning_rate(self.recipe, self._fraction())
+        rate = learning_rate(self.recipe, self._fraction(), self.epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss = self.loss(inputs, targets, self.noise).mean()
@@ -129,6 +133,8 @@ class Trainer:
         if self.recipe.clip:
             nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.clip)
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.step)
         self.step += 1
         self.sum += value
         self._report(value)
@@ -160,16 +166,22 @@ class Trainer:
     def _validated(self, epoch: int) -> float:
         assert self.validate is not None
         self.module.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self._averaged():
             value = self.validate()
-        if value < self.best:
-            self.best, self.history.best_epoch = value, epoch
-            self.best_state = copy.deepcopy(self.module.state_dict())
+            if value < self.best:
+                self.best, self.history.best_epoch = value, epoch
+                self.best_state = copy.deepcopy(self.module.state_dict())
         return value
 
-    def _restore_best(self) -> None:
+    def _averaged(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self.average is None else self.average.in_place()
+
+    def _keep_best(self) -> None:
+        """The weights that answer: the best validated ones, or else the last, averaged where the recipe says so."""
         if self.best_state:
             self.module.load_state_dict(self.best_state)
+        elif self.average is not None:
+            self.average.put()
 
     # ------------------------------------------------------------------ budget and reports
 
@@ -198,7 +210,7 @@ class Trainer:
     def _diverged(self, samples: Tensor, value: float) -> None:
         kept = "no epoch was finished before"
         if self.best_state:
-            self._restore_best()
+            self._keep_best()
             kept = f"the weights of epoch {self.history.best_epoch} (validation {self.best:.4g}) are kept"
         self.module.eval()
         self.history.status, self.history.seconds = "diverged", self._seconds()
@@ -228,6 +240,7 @@ class Trainer:
             "fingerprint": self.fingerprint,
             "module": self.module.state_dict(),
             "best_state": self.best_state,
+            "average": [] if self.average is None else self.average.values,
             "optimizer": self.optimizer.state_dict(),
             "order": self.order_state,
             "noise": self.noise.get_state(),
@@ -248,6 +261,8 @@ class Trainer:
             )
         self.module.load_state_dict(values["module"])
         self.optimizer.load_state_dict(values["optimizer"])
+        if self.average is not None:
+            self.average.load(values["average"])
         self.best_state = values["best_state"]
         self.order.set_state(values["order"])
         self.noise.set_state(values["noise"])

@@ -14,14 +14,18 @@ SMALLEST = 1e-8
 
 
 class Normalizer(nn.Module):
-    """(u - mean) / std, per channel (any grid) or per channel and node (the training grid only)."""
+    """(u - mean) / std, per channel (any grid) or per channel and node (the training grid only).
+
+    uniform   channels that are one number a sample: constant is what varies by less than ``SMALLEST`` of its mean, so
+              that a viscosity from 1e-10 to 1e-9 is scaled like any other
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, channels: int, shape: Sequence[int], kind: Normalise) -> None:
+    def __init__(self, channels: int, shape: Sequence[int], kind: Normalise, *, uniform: Sequence[int] = ()) -> None:
         super().__init__()
-        self.kind = kind
+        self.kind, self.uniform = kind, tuple(uniform)
         size = (channels, *shape) if kind == "pointwise" else (channels, *(1,) * len(shape))
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("std", torch.ones(size))
@@ -44,10 +48,14 @@ class Normalizer(nn.Module):
             squares = squares + values.square().sum(dim=axes)
         if not count or shift is None:
             raise ValueError("Cannot fit a normaliser on an empty training split.")
-        mean = total / count
-        std = (squares / count - mean.square()).clamp_min(0).sqrt()
-        self.mean.copy_(mean.reshape(self.mean.shape) + shift.reshape(self.mean.shape))
-        self.std.copy_(torch.where(std > SMALLEST, std, 1.0).reshape(self.std.shape))
+        mean = (total / count).reshape(self.mean.shape)
+        std = (squares.reshape(self.std.shape) / count - mean.square()).clamp_min(0).sqrt()
+        mean = mean + shift.reshape(self.mean.shape)
+        smallest = torch.full_like(std, SMALLEST)
+        for channel in self.uniform:
+            smallest[channel] *= mean[channel].abs()
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(std > smallest, std, 1.0))
 
     def forward(self, values: Tensor) -> Tensor:
         return (values - self.mean) / self.std

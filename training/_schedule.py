@@ -7,12 +7,17 @@ import math
 from ._recipe import Recipe
 
 START, END = 0.04, 1e-3  # of the peak
+ROUNDING = 1e-9  # 0.6 / 0.2 is 2.9999999999999996
 
 
-def learning_rate(recipe: Recipe, progress: float) -> float:
+def learning_rate(recipe: Recipe, progress: float, epochs: int | None = None) -> float:
+    """``epochs`` as planned, where a budget has another number of them than the recipe."""
     progress = min(max(progress, 0.0), 1.0)
     if recipe.schedule == "constant":
         return recipe.learning_rate
+    if recipe.schedule == "step":
+        share = recipe.step_every if recipe.step_every < 1 else recipe.step_every / (epochs or recipe.epochs)
+        return recipe.learning_rate * recipe.step_factor ** math.floor(progress / share + ROUNDING)
     if recipe.rise and progress < recipe.rise:
         share = progress / recipe.rise
         low = START if recipe.schedule == "cosine" else 0.5  # one_cycle starts at half the peak (MgNO: div_factor 2)

@@ -1,4 +1,5 @@
-"""Training pairs from a dataset: (input, output) of a static map, or (state, next frames) of an evolution.
+"""Training pairs from a dataset: (input, output) of a static map, or (state and what is given, next frames) of an
+evolution.
 
 A data set that fits the memory limit is read once. A larger one is read in blocks of random samples, shuffled
 inside each block, so that memory stays bounded whatever the number of samples.
@@ -15,7 +16,7 @@ from ..data import Dataset
 
 MEMORY_LIMIT = 4 * 2**30  # bytes of training data held at once
 
-Block = tuple[Tensor, Tensor]
+Block = tuple[Tensor, Tensor]  # (inputs, outputs), or of an evolution (trajectories, what is given)
 
 
 class Windows:
@@ -47,8 +48,11 @@ class Windows:
 
     def inputs(self) -> Iterator[Tensor]:
         """Every field that the network may be given, a block at a time (for normalisers)."""
-        for states, _ in self._blocks(torch.arange(len(self.data))):
-            yield states.flatten(0, 1) if self.data.signature.evolves else states
+        for states, given in self._blocks(torch.arange(len(self.data))):
+            if self.data.signature.evolves:
+                yield self._beside(states.flatten(0, 1), given.repeat_interleave(states.shape[1], dim=0))
+            else:
+                yield states
 
     def outputs(self) -> Iterator[Tensor]:
         for states, outputs in self._blocks(torch.arange(len(self.data))):
@@ -84,7 +88,12 @@ class Windows:
             return states[windows], outputs[windows][:, None]
         sample, frame = windows // self.per_sample, windows % self.per_sample
         targets = torch.stack([states[sample, frame + k + 1] for k in range(self.unroll)], dim=1)
-        return states[sample, frame], targets
+        return self._beside(states[sample, frame], outputs[sample]), targets
+
+    @staticmethod
+    def _beside(states: Tensor, given: Tensor) -> Tensor:
+        """The network's inputs: states, and the channels given with them, if any."""
+        return torch.cat([states, given], dim=1) if given.shape[1] else states
 
     def _blocks(self, samples: Tensor) -> Iterator[Block]:
         for chosen in samples.split(self.block):
@@ -106,9 +115,10 @@ class Windows:
         inputs, outputs = self.data.read(samples)
         if not self.data.signature.evolves:
             return self.prepare(inputs), self.prepare(outputs)
-        states = torch.cat([inputs[:, None], outputs], dim=1)
+        state, given = inputs.tensor_split([outputs.shape[2]], dim=1)
+        states = torch.cat([state[:, None], outputs], dim=1)
         prepared = self.prepare(states.flatten(0, 1)).unflatten(0, states.shape[:2])
-        return prepared, prepared[:, :0]
+        return prepared, self.prepare(given) if given.shape[1] else prepared[:, 0, :0]
 
 
 def _order(count: int, generator: Generator | None) -> Tensor:

@@ -65,7 +65,11 @@ def write(
     Raises ``FileExistsError`` unless ``overwrite``, and ``ValueError`` where the format cannot hold the dataset.
     """
     path = Path(path)
-    module = writers()[_chosen(path, format)]
+    name = _chosen(path, format)
+    if dataset.signature.given and name not in _GENERAL:
+        told = ", ".join(channel.name for channel in dataset.signature.given)
+        raise ValueError(f"{name} has no place for what is constant in time ({told}). Choose netcdf or zarr.")
+    module = writers()[name]
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; overwrite it explicitly (--force) or choose another name.")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...pde import Axis, Channel, Grid, Signature
 from .._files import PerProcess, path_digest
-from .._netcdf import stored_variables
+from .._netcdf import Role, stored_variables
 from ..dataset import Dataset, Source
 from ._coordinates import REACH, even
 from ._warnings import Assumption, tell
@@ -22,7 +22,7 @@ from ._warnings import Assumption, tell
 if TYPE_CHECKING:
     import xarray
 
-_Sides = tuple[tuple[str, ...], ...]  # (states,) of an evolution, (inputs, outputs) of a static map
+_Sides = tuple[tuple[str, ...], ...]  # (states[, given]) of an evolution, (inputs, outputs) of a static map
 
 
 Opening = Callable[[Path], "xarray.Dataset"]
@@ -41,10 +41,11 @@ def read_xarray(path: Path, kind: str, opening: Opening) -> Dataset:
     else:
         dims = next(iter(channels.values())).dims
         space = tuple(str(dim) for dim in dims if dim not in ("sample", "time"))
-        if len(space) not in (1, 2, 3) or any(set(v.dims) != set(dims) for v in channels.values()):
+        evolves = any("time" in v.dims for v in channels.values())
+        if len(space) not in (1, 2, 3) or any(set(v.dims) != _dims(v, space, evolves) for v in channels.values()):
             raise _unexpected(path, held)
         grid = Grid(tuple(_axis(path, held, dim) for dim in space))
-        sides = _sides(path, channels, "time" in dims)
+        sides = _sides(path, channels, evolves)
         signature = _signature(path, held, channels, sides)
     told = {"kind": kind, "file": path.name, "dtype": str(channels[sides[0][0]].dtype)}
     told |= {name: str(held.attrs[name]) for name in ("source", "title", "seed") if name in held.attrs}
@@ -94,6 +95,11 @@ def _unexpected(path: Path, held: xarray.Dataset) -> ValueError:
     )
 
 
+def _dims(variable: xarray.DataArray, space: tuple[str, ...], evolves: bool) -> set[str]:
+    """What a channel must have."""
+    return {"sample", *space, *(["time"] if evolves and variable.attrs.get("role") != "given" else [])}
+
+
 def _channels(path: Path, held: xarray.Dataset) -> dict[str, xarray.DataArray]:
     channels = {str(n): v for n, v in held.data_vars.items() if "sample" in v.dims and v.dtype.kind == "f"}
     if not channels:
@@ -104,22 +110,22 @@ def _channels(path: Path, held: xarray.Dataset) -> dict[str, xarray.DataArray]:
 def _named(path: Path, held: xarray.Dataset, signature: Signature, grid: Grid) -> _Sides:
     """The variables that the file's own signature names, checked against its grid."""
     stored = stored_variables(signature, grid)
-    sizes = {axis.name: axis.size for axis in grid.axes}
-    if signature.evolves:
-        sizes["time"] = 1 + signature.frames
-    for name in (s.name for s in stored):
-        got = {k: v for k, v in held[name].sizes.items() if k != "sample"} if name in held else None
+    known = {axis.name: axis.size for axis in grid.axes} | {"time": 1 + signature.frames}
+    for one in stored:
+        sizes = {dim: known[dim] for dim in one.dims(signature, grid) if dim != "sample"}
+        got = {k: v for k, v in held[one.name].sizes.items() if k != "sample"} if one.name in held else None
         if got != sizes:
-            raise ValueError(f"{path}: its signature promises {name!r} with {sizes}; {_found(held)}.")
-    if signature.evolves:
-        return (tuple(s.name for s in stored),)
-    return tuple(tuple(s.name for s in stored if s.role == role) for role in ("input", "output"))
+            raise ValueError(f"{path}: its signature promises {one.name!r} with {sizes}; {_found(held)}.")
+    sides = (tuple(s.name for s in stored if s.role == role) for role in get_args(Role))
+    return tuple(side for side in sides if side)
 
 
 def _sides(path: Path, channels: dict[str, xarray.DataArray], evolves: bool) -> _Sides:
-    if evolves:
-        return (tuple(channels),)
     roles = {name: variable.attrs.get("role") for name, variable in channels.items()}
+    if evolves:
+        given = tuple(name for name, role in roles.items() if role == "given")
+        states = tuple(name for name in channels if name not in given)
+        return (states, given) if given else (states,)
     sides = tuple(tuple(name for name, told in roles.items() if told == role) for role in ("input", "output"))
     if not all(sides) or set(roles.values()) - {"input", "output"}:
         raise ValueError(
@@ -131,13 +137,13 @@ def _sides(path: Path, channels: dict[str, xarray.DataArray], evolves: bool) -> 
 
 def _signature(path: Path, held: xarray.Dataset, channels: dict[str, xarray.DataArray], sides: _Sides) -> Signature:
     told = [tuple(_channel(name, channels[name]) for name in side) for side in sides]
-    if len(told) == 2:
+    if "time" not in channels[sides[0][0]].dims:
         return Signature(told[0], told[1])
     times, step = _even(path, held, "time")
     if len(times) < 2:
         raise ValueError(f"{path}: an evolution needs at least 2 frames, its time has {len(times)}.")
     unit = str(held["time"].attrs.get("units", "1"))
-    return Signature(told[0], told[0], len(times) - 1, step, unit)
+    return Signature(sum(told, ()), told[0], len(times) - 1, step, unit)
 
 
 def _channel(name: str, variable: xarray.DataArray) -> Channel:

@@ -3,7 +3,8 @@
 Every real variable with a ``sample`` dimension is a channel.
 
 ========== ==========================================================================================
-evolution  all channels have ``time``, evenly spaced; the first frame is the input, the rest the output
+evolution  channels have ``time``, evenly spaced; the first frame is the input, the rest the output;
+           channels without ``time`` have the attribute ``role = given``: constant in time, inputs beside the state
 static     no channel has ``time``; each has the attribute ``role``, which is ``input`` or ``output``
 ========== ==========================================================================================
 
@@ -86,12 +87,13 @@ def write(dataset: Dataset, path: Path, report: Report) -> None:
     """A netCDF-4 file like one of our shards, of any length, written block by block."""
     import h5netcdf
 
-    dims = ("sample", *(("time",) if dataset.signature.evolves else ()), *(axis.name for axis in dataset.grid.axes))
     stored = stored_variables(dataset.signature, dataset.grid)
     with h5netcdf.File(path, "w") as file:
         coordinates = coordinates_of(dataset)
         file.dimensions = {name: len(variable.values) for name, variable in coordinates.items()}
-        targets: list[Any] = [file.create_variable(s.name, dims, "<f4") for s in stored]
+        targets: list[Any] = [
+            file.create_variable(s.name, s.dims(dataset.signature, dataset.grid), "<f4") for s in stored
+        ]
         for name, variable in coordinates.items():
             made = file.create_variable(name, variable.dims, data=variable.values)
             made.attrs.update(variable.attributes)
@@ -101,5 +103,4 @@ def write(dataset: Dataset, path: Path, report: Report) -> None:
         file.attrs.update({**told, **global_attributes(dataset)})
         for rows, arrays in blocks(dataset, report):
             for target, one in zip(targets, stored, strict=True):
-                values = arrays[-1] if one.role == "output" else arrays[0]
-                target[rows] = values[(slice(None),) * (len(dims) - dataset.grid.dim) + (one.position,)].numpy()
+                target[rows] = one.of(arrays).numpy()

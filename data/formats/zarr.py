@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,24 +61,22 @@ def _open(path: Path) -> xarray.Dataset:
 def write(dataset: Dataset, path: Path, report: Report) -> None:
     """Version 2 with consolidated metadata, which every reader knows; some samples a chunk."""
     zarr = _library()
-    dims = ["sample", *(["time"] if dataset.signature.evolves else []), *(axis.name for axis in dataset.grid.axes)]
     coordinates = coordinates_of(dataset)
-    shape = tuple(len(coordinates[dim].values) for dim in dims)
     stored = stored_variables(dataset.signature, dataset.grid)
     group = zarr.create_group(path, zarr_format=2, attributes=global_attributes(dataset))
     for name, variable in coordinates.items():
         made = group.create_array(name, shape=variable.values.shape, dtype=variable.values.dtype)
         made[...] = variable.values
         made.attrs.update({**variable.attributes, "_ARRAY_DIMENSIONS": list(variable.dims)})
-    one_sample = 4
-    for size in shape[1:]:
-        one_sample *= size
-    chunks = (max(1, min(len(dataset), _CHUNK_BYTES // one_sample)), *shape[1:])
-    targets = [group.create_array(s.name, shape=shape, chunks=chunks, dtype="<f4", fill_value=np.nan) for s in stored]
-    for target, one in zip(targets, stored, strict=True):
-        target.attrs.update({**describe(one), "_ARRAY_DIMENSIONS": dims})
+    targets = []
+    for one in stored:
+        dims = one.dims(dataset.signature, dataset.grid)
+        shape = tuple(len(coordinates[dim].values) for dim in dims)
+        chunks = (max(1, min(len(dataset), _CHUNK_BYTES // (4 * math.prod(shape[1:])))), *shape[1:])
+        made = group.create_array(one.name, shape=shape, chunks=chunks, dtype="<f4", fill_value=np.nan)
+        made.attrs.update({**describe(one), "_ARRAY_DIMENSIONS": list(dims)})
+        targets.append(made)
     for rows, arrays in blocks(dataset, report):
         for target, one in zip(targets, stored, strict=True):
-            values = arrays[-1] if one.role == "output" else arrays[0]
-            target[rows] = values[(slice(None),) * (len(dims) - dataset.grid.dim) + (one.position,)].numpy()
+            target[rows] = one.of(arrays).numpy()
     zarr.consolidate_metadata(path)

@@ -52,6 +52,29 @@ def test_the_first_folder_wins_and_a_broken_file_is_still_listed(
     assert listed["broken"].summary == "(this file does not parse)"
 
 
+def test_the_grids_of_an_operator_are_read_from_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read, not imported: a declaration with or without a type; none means one grid; only operators have grids."""
+    sources = {
+        "operators/second": "CONVERGENCE: float = 2.0",
+        "operators/all": 'import missing\nCONVERGENCE = "spectral"',
+        "operators/own": "CONVERGENCE = None",
+        "operators/silent": "def build(): CONVERGENCE = 3.0",
+        "gp/direct": "CONVERGENCE = 2.0",
+    }
+    for name, source in sources.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).with_suffix(".py").write_text(source)
+    monkeypatch.setattr(registry, "_ROOT", tmp_path)
+    found = {entry.name: entry.grids for entry in registry.entries("model") if entry.origin in ("operators", "gp")}
+    assert found == {
+        "second": "any grid, order 2",
+        "all": "any grid, spectral",
+        "own": "one grid",
+        "silent": "one grid",
+        "direct": "",
+    }
+
+
 def test_summaries_are_first_docstring_lines() -> None:
     entry = next(entry for entry in registry.entries("problem") if entry.name == "navier_stokes")
     assert entry.origin == "pde"

@@ -140,6 +140,18 @@ def test_iterating_it_converges_to_the_discrete_poisson_solution(
     assert errors[15] / errors[14] == pytest.approx(contraction, rel=0.03)
 
 
+def test_a_shared_operator_is_the_own_ones_where_those_are_equal() -> None:
+    """Nine weights a pair of channels less for each A that is not there; the same answer for equal weights."""
+    options = {"steps": ((2, 1), (2, 0)), "restrict": "residual"}
+    shared, own = (VCycle(2, 3, (9, 9), Cycle(**options, shared=kind)).double() for kind in (True, False))
+    # A of the first level: steps 2 to 3 and the residual; of the second: steps 1 and 2
+    assert count(own) - count(shared) == 9 * 2 * 3 * ((3 - 1) + (2 - 1))
+    assert shared.pre[0][1].a is shared.residual[0]
+    own.load_state_dict(shared.state_dict())
+    f = torch.randn(1, 2, 9, 9, dtype=torch.float64)
+    assert torch.equal(shared(f), own(f))
+
+
 # ---------------------------------------------------------------------- boundary conditions
 
 

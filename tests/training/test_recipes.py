@@ -1,0 +1,394 @@
+"""The options of the recipe: each does what its line says, and resumes bit for bit."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from resolvent.data import Dataset
+from resolvent.evaluation._saved import Blueprint
+from resolvent.evaluation.registry import find_problem
+from resolvent.pde import Axis, Grid, Symmetry, square_symmetries
+from resolvent.training import Callback, Interrupted, NetworkSolver, Recipe, relative_l2
+from resolvent.training._average import Average
+from resolvent.training._resample import coarser, resample, restrict
+from resolvent.training._schedule import learning_rate
+from torch import Tensor, nn
+
+from .conftest import STATIC, waves
+
+RECIPE = Recipe(epochs=5, batch=4, learning_rate=0.05, weight_decay=0.0, seed=3)
+SQUARE = square_symmetries()
+
+
+def solver_for(data: Dataset, recipe: Recipe, **options) -> NetworkSolver:
+    torch.manual_seed(recipe.seed)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.GELU(), nn.Conv2d(4, 1, 1))
+    return NetworkSolver(network, data.signature, data.grid, recipe, any_resolution=True, **options)
+
+
+def walled(size: int, count: int = 24) -> Dataset:
+    """Fields between walls that nothing leaves alone, and their doubles plus 1."""
+    grid = Grid.box(size, dim=2, boundary="dirichlet")
+    inputs = torch.randn(count, 1, size, size, generator=torch.Generator().manual_seed(0))
+    return Dataset.from_tensors(inputs, 2 * inputs + 1, grid=grid, signature=STATIC)
+
+
+# ---------------------------------------------------------------------- schedule, optimiser
+
+
+def test_a_step_schedule_halves_every_so_many_epochs_or_shares():
+    """Every 100 of 500 epochs is every fifth of the training; a budget of other epochs moves the steps."""
+    by_share = Recipe(schedule="step", learning_rate=1.0, step_every=0.2)
+    by_epoch = Recipe(schedule="step", learning_rate=1.0, step_every=100, epochs=500)
+    for tenth, expected in enumerate([1, 1, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125, 0.0625, 0.0625]):
+        assert learning_rate(by_share, tenth / 10) == expected
+        assert learning_rate(by_epoch, tenth / 10) == expected
+    assert learning_rate(by_epoch, 0.55, epochs=200) == 0.5
+    assert learning_rate(dataclasses.replace(by_share, step_factor=0.1), 0.5) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_weight_decay_is_coupled_or_not(optimizer):
+    """Without a gradient from the data, L2 in Adam steps by the full rate (its gradient is normalised), decoupled
+    decay shrinks by rate times decay."""
+
+    class Nothing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(()))
+
+        def forward(self, values):
+            return values + 0 * self.weight
+
+    data = walled(8)
+    recipe = Recipe(epochs=1, batch=24, learning_rate=0.1, weight_decay=0.5, schedule="constant", optimizer=optimizer)
+    solver = NetworkSolver(Nothing(), data.signature, data.grid, recipe)
+    solver.fit(data)
+    expected = {"adam": 1 - 0.1, "adamw": 1 - 0.1 * 0.5}[optimizer]
+    assert float(solver.network.weight.detach()) == pytest.approx(expected, rel=1e-5)
+
+
+# ---------------------------------------------------------------------- running mean of the weights
+
+
+def test_the_average_is_the_recursion_in_closed_form():
+    """Weights 1, 2, 3, …: a mean of decay D trails a straight line by D / (1 - D) steps, here one."""
+    weight = nn.Parameter(torch.zeros(2, dtype=torch.complex64))
+    average = Average([weight], 0.5)
+    expected = 0.0
+    for step in range(30):
+        with torch.no_grad():
+            weight.fill_(step + 1.0)
+        average.update(step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * (step + 1.0)
+    torch.testing.assert_close(average.values[0].real, torch.full((2,), expected), rtol=1e-6, atol=0)
+    assert abs(expected - 29) < 1e-5, "w_i = i + 1 trails by D / (1 - D) = 1 step"
+    with average.in_place():
+        assert float(weight[0].real) == pytest.approx(expected)
+    assert float(weight[0].real) == 30
+
+
+class Weights(Callback):
+    """A copy of the raw weights after every step."""
+
+    def __init__(self, solver: NetworkSolver) -> None:
+        self.solver, self.steps = solver, [self._now(solver)]
+
+    @staticmethod
+    def _now(solver: NetworkSolver) -> Tensor:
+        return torch.cat([p.detach().flatten().clone() for p in solver.network.parameters()])
+
+    def batch(self, progress) -> None:
+        self.steps.append(self._now(self.solver))
+
+
+@pytest.mark.parametrize("validated", [False, True])
+def test_the_averaged_weights_answer_and_are_validated(validated):
+    """Recomputed from the raw weights of every step; training itself is that without an average, bit for bit."""
+    data = walled(8)
+    recipe = dataclasses.replace(RECIPE, ema=0.9)
+    solver, plain = solver_for(data, recipe), solver_for(data, RECIPE)
+    watch, watch_plain = Weights(solver), Weights(plain)
+    history = solver.fit(data, validation=data if validated else None, callbacks=[watch])
+    plain.fit(data, callbacks=[watch_plain])
+    assert all(torch.equal(a, b) for a, b in zip(watch.steps, watch_plain.steps, strict=True))
+    mean = watch.steps[0].double()
+    for step, raw in enumerate(watch.steps[1:]):
+        decay = min(0.9, (1 + step) / (10 + step))
+        mean = decay * mean + (1 - decay) * raw.double()
+    if not validated or history.best_epoch == 5:
+        torch.testing.assert_close(Weights._now(solver).double(), mean, rtol=1e-4, atol=1e-6)
+    if validated:
+        inputs, outputs = data.read(range(24))
+        with torch.no_grad():
+            error = relative_l2(solver(inputs, data.grid), outputs, data.grid).mean()
+        assert float(error) == pytest.approx(history.rows[history.best_epoch - 1]["validation"], rel=1e-4)
+
+
+class StopAfter(Callback):
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def stop(self) -> bool:
+        self.left -= 1
+        return self.left == 0
+
+
+@pytest.mark.parametrize("validated", [False, True])
+@pytest.mark.parametrize("steps", [1, 7, 12])
+def test_resuming_with_everything_switched_on_is_bit_for_bit(tmp_path: Path, steps: int, validated: bool) -> None:
+    recipe = dataclasses.replace(
+        RECIPE, ema=0.9, augment=True, resolutions=(5,), noise=0.05, optimizer="adam", schedule="step", weight_decay=0.1
+    )
+    data = walled(9)
+    held = data if validated else None
+    whole = solver_for(data, recipe, symmetries=SQUARE)
+    history = whole.fit(data, validation=held)
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(Interrupted):
+        solver_for(data, recipe, symmetries=SQUARE).fit(
+            data, validation=held, checkpoint=path, callbacks=[StopAfter(steps)]
+        )
+    resumed = solver_for(data, recipe, symmetries=SQUARE)
+    again = resumed.fit(data, validation=held, checkpoint=path)
+    assert all(torch.equal(value, resumed.state()[name]) for name, value in whole.state().items())
+    assert [row["train"] for row in again.rows] == [row["train"] for row in history.rows]
+
+
+# ---------------------------------------------------------------------- symmetries
+
+
+def test_augmentation_shows_every_image_and_keeps_pairs_together():
+    """The targets are 2 a + 1 of the inputs seen, whatever the symmetry; in enough batches all eight occur."""
+    data = walled(5, count=1)
+    recipe = dataclasses.replace(RECIPE, augment=True)
+    solver = solver_for(data, recipe, symmetries=SQUARE)
+    inputs, outputs = data.read([0])
+    generator = torch.Generator().manual_seed(0)
+    seen = set()
+    for _ in range(100):
+        a, u = solver._varied(inputs, outputs[:, None], generator)
+        torch.testing.assert_close(u[:, 0], 2 * a + 1)
+        seen.add(a.contiguous().numpy().tobytes())
+    assert seen == {symmetry.inputs(inputs, data.grid).contiguous().numpy().tobytes() for symmetry in SQUARE}
+
+
+def test_augmented_training_on_one_image_of_the_data_is_training_on_another():
+    """With one symmetry in the group, an augmented training equals a plain one on transformed data, bit for bit."""
+    data = walled(5)
+    turn = SQUARE[6]
+    inputs, outputs = data.read(range(24))
+    turned = Dataset.from_tensors(
+        turn.inputs(inputs, data.grid), turn.outputs(outputs, data.grid), grid=data.grid, signature=STATIC
+    )
+    one = solver_for(data, dataclasses.replace(RECIPE, augment=True), symmetries=[turn])
+    other = solver_for(data, RECIPE)
+    one.fit(data)
+    other.fit(turned)
+    for a, b in zip(one.network.parameters(), other.network.parameters(), strict=True):
+        # statistics of the same numbers, summed in another order
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_symmetrised_answers_commute_with_every_symmetry():
+    data = walled(6)
+    solver = solver_for(data, dataclasses.replace(RECIPE, symmetrise=True), symmetries=SQUARE)
+    plain = solver_for(data, RECIPE)
+    a, _ = data.read(range(2))
+    with torch.no_grad():
+        for symmetry in SQUARE:
+            answer = symmetry.outputs(solver(a, data.grid), data.grid)
+            torch.testing.assert_close(solver(symmetry.inputs(a, data.grid), data.grid), answer, rtol=0, atol=1e-5)
+        turned = SQUARE[5].inputs(a, data.grid)
+        assert not torch.allclose(
+            plain(turned, data.grid), SQUARE[5].outputs(plain(a, data.grid), data.grid), atol=1e-3
+        )
+        mean = sum(s.outputs(plain(s.inputs(a, data.grid), data.grid), data.grid, undo=True) for s in SQUARE) / 8
+        torch.testing.assert_close(solver(a, data.grid), mean, rtol=0, atol=1e-5)
+
+
+def test_symmetries_of_an_evolution_act_on_every_frame(decay: Dataset):
+    turn = Symmetry(axes=(1, 0), mirrored=(False, True), shift=(0.25, 0.0), input_signs=(-1.0,), output_signs=(-1.0,))
+    back = Symmetry(axes=(1, 0), mirrored=(True, False), shift=(0.0, 0.25), input_signs=(-1.0,), output_signs=(-1.0,))
+    same = Symmetry(axes=(0, 1), mirrored=(False, False), shift=(0.0, 0.0))
+    state, _ = decay.read(range(2))
+    assert not torch.equal(turn.inputs(state, decay.grid), state)
+    solver = solver_for(decay, dataclasses.replace(RECIPE, symmetrise=True), symmetries=[same, turn, back])
+    with torch.no_grad():
+        assert solver(state, decay.grid).shape == (2, 4, 1, 8, 8)
+
+
+@pytest.mark.parametrize("option", ["augment", "symmetrise"])
+def test_a_problem_without_symmetries_is_told(doubling: Dataset, option: str):
+    solver = solver_for(doubling, dataclasses.replace(RECIPE, **{option: True}))
+    with pytest.raises(ValueError, match=f"train.{option} needs a problem that declares symmetries"):
+        solver.fit(doubling) if option == "augment" else solver(doubling.read([0])[0], doubling.grid)
+
+
+# ---------------------------------------------------------------------- several resolutions
+
+
+@pytest.mark.parametrize("placement", ["left", "ends", "centres"])
+def test_restriction_is_the_same_function_on_fewer_nodes(placement):
+    """cos(2 pi x): its values at shared or coarser nodes; of cells the mean of two nodes, cos(pi h) times the value."""
+    boundary = "periodic" if placement == "left" else "neumann"
+    fine, coarse = (
+        Grid((Axis("x", n + (placement == "ends"), 0.0, 2.0, (boundary, boundary), placement),)) for n in (16, 8)
+    )
+    fields = [torch.cos(2 * torch.pi * grid.coordinates()[0])[None, None] for grid in (fine, coarse)]
+    factor = math.cos(math.pi * fine.spacing[0]) if placement == "centres" else 1.0
+    got = restrict(fields[0], fine, coarse)
+    torch.testing.assert_close(got, factor * fields[1], rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        restrict(torch.ones(1, 1, fine.size).double(), fine, coarse), torch.ones(1, 1, coarse.size).double()
+    )
+
+
+def test_coarser_grids_keep_proportions_or_are_refused():
+    tall = Grid.box((9, 17), boundary="dirichlet")
+    assert coarser(tall, 5).shape == (5, 9)
+    assert coarser(Grid.box((12, 24)), 5).shape == (5, 10)
+    with pytest.raises(ValueError, match=r"one of \[3, 5\], not to 4"):
+        coarser(Grid.box(9, boundary="dirichlet"), 4)
+    with pytest.raises(ValueError, match="restricted to fewer, any number, not to 20"):
+        coarser(Grid.box(16), 20)
+    with pytest.raises(ValueError, match="no whole number"):
+        coarser(Grid.box((8, 12)), 5)
+
+
+def test_training_on_several_grids_sees_each_of_them():
+    data = walled(9)
+    solver = solver_for(data, dataclasses.replace(RECIPE, resolutions=(5, 3)))
+    sizes = []
+    solver.network.register_forward_pre_hook(lambda _, given: sizes.append(given[0].shape[-1]))
+    solver.fit(data)
+    assert {9, 5, 3} == set(sizes)
+    a, u = data.read(range(3))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(6):
+        coarse, target = solver._varied(a, u[:, None], generator)
+        step = 8 // (coarse.shape[-1] - 1)
+        assert torch.equal(coarse, a[..., ::step, ::step])
+        torch.testing.assert_close(target[:, 0], 2 * coarse + 1)
+
+
+def test_a_model_that_is_tied_to_its_grid_refuses_several():
+    data = walled(9)
+    with pytest.raises(ValueError, match=r"train.resolutions \(5,\) is for models that serve any grid"):
+        NetworkSolver(nn.Identity(), data.signature, data.grid, Recipe(resolutions=(5,)))
+
+
+# ---------------------------------------------------------------------- there and back
+
+
+class Doubling(nn.Module):
+    def forward(self, values: Tensor) -> Tensor:
+        return 2 * values
+
+
+@pytest.mark.parametrize("size", [12, 31, 8])
+def test_resampling_by_fourier_is_exact_for_band_limited_fields(size):
+    """Waves of index at most 2 on 8 nodes: the answer on another grid is the answer itself."""
+    grid = Grid.box(8, dim=2)
+    recipe = Recipe(normalise="none", resample="fourier")
+    solver = NetworkSolver(Doubling(), STATIC, grid, recipe)
+    fine = waves(3, size, seed=5)
+    torch.testing.assert_close(solver(fine, grid.at(size)), 2 * fine, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "power", "placement"), [("linear", 1, "ends"), ("linear", 1, "centres"), ("cubic", 3, "ends")]
+)
+def test_lines_and_splines_are_exact_for_their_polynomials(kind, power, placement):
+    box = {"dim": 2, "upper": 2.0, "boundary": "neumann" if placement == "centres" else "dirichlet"}
+    source, target = (Grid.box(n, placement=placement, **box) for n in (9, 14))
+
+    def polynomial(grid: Grid) -> Tensor:
+        x, y = grid.mesh()
+        return (x**power - 2 * y**power + 1)[None, None]
+
+    for one, other in ((source, target), (target, source)):
+        torch.testing.assert_close(resample(polynomial(one), one, other, kind), polynomial(other), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["left", "ends"])
+def test_between_two_nodes_a_line_holds_their_mean(kind):
+    """Any field on twice as many cells: the nodes themselves, and the mean of neighbours between them."""
+    source = Grid.box(8) if kind == "left" else Grid.box(9, boundary="dirichlet")
+    target = source.at(16 if kind == "left" else 17)
+    values = torch.randn(1, 1, *source.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    got = resample(values, source, target, "linear")
+    torch.testing.assert_close(got[..., ::2], values)
+    right = values.roll(-1, -1) if kind == "left" else values[..., 1:]
+    torch.testing.assert_close(got[..., 1::2], (values[..., : right.shape[-1]] + right) / 2)
+
+
+@pytest.mark.parametrize("placement", ["ends", "centres"])
+def test_between_walls_the_series_is_of_cosines(placement):
+    """cos(pi 3 x) cos(pi y) is carried from 6 nodes to 17 and back without loss."""
+    few, many = (Grid.box(n, dim=2, boundary="neumann", placement=placement) for n in (6, 17))
+    fields = []
+    for grid in (few, many):
+        x, y = grid.mesh()
+        fields.append((torch.cos(3 * torch.pi * x) * torch.cos(torch.pi * y))[None, None])
+    torch.testing.assert_close(resample(fields[0], few, many, "fourier"), fields[1], rtol=0, atol=1e-12)
+    torch.testing.assert_close(resample(fields[1], many, few, "fourier"), fields[0], rtol=0, atol=1e-12)
+
+
+def test_splines_on_a_torus_wrap():
+    """Order 4 of a smooth periodic function, whose first node is also the last."""
+    errors = []
+    for n in (16, 32, 64):
+        source, target = Grid.box(n), Grid.box(97)
+        wave = [torch.exp(torch.sin(2 * torch.pi * g.coordinates()[0]))[None, None] for g in (source, target)]
+        errors.append(float((resample(wave[0], source, target, "cubic") - wave[1]).abs().max()))
+    assert 3.7 < torch.tensor(errors[0] / errors[2]).log2() / 2 < 4.4
+
+
+def test_a_grid_bound_model_serves_others_by_resampling_and_the_answer_is_differentiable():
+    data = walled(9)
+    solver = solver_for(data, dataclasses.replace(RECIPE, resample="cubic"))
+    solver.any_resolution = False
+    grid = data.grid.at(17)
+    inputs = torch.randn(2, 1, 17, 17, requires_grad=True)
+    answer = solver(inputs, grid)
+    answer.square().sum().backward()
+    assert bool((inputs.grad != 0).any())
+    with torch.no_grad():
+        there = resample(inputs, grid, data.grid, "cubic")
+        torch.testing.assert_close(answer, resample(solver(there, data.grid), data.grid, grid, "cubic"))
+    with pytest.raises(ValueError, match="one domain"):
+        solver(inputs, Grid.box(17, dim=2, boundary="dirichlet", upper=2.0))
+
+
+@pytest.mark.parametrize(
+    "values", [{"ema": 1.0}, {"step_every": 0.0}, {"step_factor": 0.0}, {"step_factor": 2.0}, {"resolutions": (1,)}]
+)
+def test_impossible_options_are_refused(values):
+    with pytest.raises(ValueError, match=f"train.{next(iter(values))}"):
+        Recipe(**values)
+
+
+def test_models_made_by_name_know_the_symmetries_of_their_problem():
+    """Also where the blueprint was read from a file, and on the grid that they work on."""
+    grid = Grid.box(17, dim=2, boundary="dirichlet")
+    recipe = dataclasses.asdict(Recipe(augment=True, symmetrise=True))
+    words = {"problem": "darcy", "problem_options": {}, "model": "unet", "model_options": {"width": 2, "levels": 2}}
+    signature = find_problem("darcy").build().signature.to_dict()
+    solver = Blueprint(**words, recipe=recipe, grid=grid.to_dict(), signature=signature).make_solver()
+    assert solver.symmetries == SQUARE
+    inputs = 3 + torch.rand(1, 1, 17, 17, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        turned = solver(inputs.mT.contiguous(), grid)
+    torch.testing.assert_close(turned, solver(inputs, grid).mT.detach(), rtol=0, atol=1e-5)
+
+
+def test_a_recipe_read_back_from_json_is_the_same():
+    recipe = Recipe(resolutions=(5, 9))
+    assert Recipe(**{**dataclasses.asdict(recipe), "resolutions": [5, 9]}) == recipe
+    assert hash(recipe) == hash(Recipe(resolutions=[5, 9]))
