@@ -249,7 +249,7 @@ class Run(_Record):
     grid: dict[str, Any] = Field(default_factory=dict)
     signature: dict[str, Any] = Field(default_factory=dict)
     data: Provenance = Provenance()
-    history: tuple[dict[str, Any], ...] = ()  # one row per epoch
+    history: tuple[dict[str, int | float | dict[str, list[float]] | None], ...] = ()  # one row per epoch
     compare: dict[str, Rival] = Field(default_factory=dict)
     classical: Classical | None = None
     command: str = ""  # what reproduces it

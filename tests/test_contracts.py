@@ -156,7 +156,7 @@ def blueprint_of(model: str, stage: str, data: Dataset) -> Blueprint:
     problem = small(problem_named(stage))
     preset: Preset = preset_of(module, "quick", problem)[0]
     known = {option.name for option in registry.options_of(module.build)}
-    options = {**preset.model, **{k: v for k, v in {"width": 8, "layers": 2}.items() if k in known}}
+    options = {**preset.model, **{k: v for k, v in {"width": 8, "layers": 2, "iterations": 2}.items() if k in known}}
     recipe = None
     if "recipe" in inspect.signature(module.build).parameters:
         recipe = dataclasses.asdict(Recipe(**{**preset.train, "epochs": 1, "batch": 4, "coarsen": 1}))

@@ -202,9 +202,9 @@ def test_warnings_of_the_solver_are_notes_of_the_record(command: Command, tmp_pa
     assert "use more nodes" in (folder / "report.html").read_text()
 
 
-def test_no_answer_is_a_failure_with_its_reason(command: Command) -> None:
+def test_what_a_model_cannot_answer_is_refused_with_its_reason(command: Command) -> None:
     status, _, err = command("--pde", "darcy", "--model", "gp", "--setup.resolution", "17")
-    assert status == 1
+    assert status == 2
     assert "law='log_normal'" in err.strip().splitlines()[-1]
     status, _, err = command("--pde", "burgers", "--model", "gp", "--setup.resolution", "17")
     assert status == 2

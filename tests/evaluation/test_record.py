@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from resolvent.cli._solve import told
 from resolvent.data import Dataset
 from resolvent.evaluation.judge import judge
 from resolvent.evaluation.record import (
@@ -155,3 +156,10 @@ def test_versions_and_machine_are_read_here() -> None:
     assert "resolvent" in versions()
     assert platform.node() not in machine()  # no host name
     assert "cores" in machine()
+
+
+def test_a_run_without_a_single_answer_is_a_failure(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert told(run) == 0
+    none = run.model_copy(update={"metrics": {"relative_l2": Score.of([math.nan])}, "message": "The solver\ngave up."})
+    assert told(none) == 1
+    assert "The solver gave up." in capsys.readouterr().err

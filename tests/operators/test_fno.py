@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 from resolvent.kernels.pointwise import channel_mlp_reference
-from resolvent.operators._fourier import BiasFunction, FieldNorm, SpectralConv, along
+from resolvent.operators._fourier import BiasFunction, FieldNorm, FourierBlock, SpectralConv, along
 from resolvent.operators._neuralop_weights import from_neuralop, neuralop_options, to_neuralop_state_dict
 from resolvent.operators.fno import FNO, PRESETS, Pointwise, build, positions
 from resolvent.pde import Grid
@@ -75,6 +75,7 @@ def test_the_same_function_at_another_resolution_gives_the_same_answer(coarse, f
 def test_a_linear_network_is_exact_at_twice_the_resolution(size, monkeypatch):
     """Dossier check 1 through the whole network: with sigma = identity nothing aliases."""
     monkeypatch.setattr(F, "gelu", lambda values: values)
+    monkeypatch.setattr(FourierBlock, "_plain", False)  # the fused form has its own
     monkeypatch.setattr("resolvent.operators._fourier.channel_mlp", channel_mlp_reference)
     torch.manual_seed(2)
     network = FNO(2, 2, modes=7, width=6, layers=3, coordinates=False).double()
@@ -316,6 +317,7 @@ def test_the_adaptive_norm_listens_to_a_scalar_and_starts_as_the_instance_norm()
 
 def identity_activation(monkeypatch) -> None:
     monkeypatch.setattr(F, "gelu", lambda values: values)
+    monkeypatch.setattr(FourierBlock, "_plain", False)  # the fused form has its own
     monkeypatch.setattr("resolvent.operators._fourier.channel_mlp", channel_mlp_reference)
 
 

@@ -1,0 +1,249 @@
+"""Steps of their own for every sample: easy samples do not pay for hard ones, and none depends on its company.
+
+A call of the right-hand side serves all samples, each at its own time. A sample that has arrived stays where it is; its
+counts stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ._control import Controller, Settings, first_step, too_many, underflow
+from ._field import Field
+from ._solution import Counts, Trace
+from ._steppers import Attempt, error_ratio, stepper_of, stiffness
+
+Event = Callable[[Tensor, Tensor], Tensor]
+BISECTIONS = 60  # a bracket of one step then ends at rounding level
+
+
+class PerSample:
+    """One integration, forward along the rows of ``times`` (``batch time``, float64)."""
+
+    def __init__(self, field: Field, state: Tensor, times: Tensor, settings: Settings, event: Event | None) -> None:
+        self.field, self.times, self.settings, self.event = field, times, settings, event
+        self.state, self.time, self.end = state, times[:, 0].clone(), times[:, -1]
+        self.slope = field(self.time, state)
+        graph = torch.is_grad_enabled() and (state.requires_grad or self.slope.requires_grad)
+        self.stepper = stepper_of(settings.tableau, field, state, graph=graph)
+        self.controller = Controller(settings.tableau)
+        whole = torch.ones(len(state), dtype=torch.int64, device=state.device)
+        self.evaluations, self.accepted, self.rejected = whole.clone(), 0 * whole, 0 * whole
+        self.active = self.end > self.time
+        self.rows: list[tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor, Tensor]] = []
+        self.found: list[Tensor] = [state]
+        self.homes: list[Tensor] = [torch.stack([torch.arange(len(state), device=state.device), 0 * whole])]
+        self.event_time = torch.full_like(self.time, torch.nan)
+        self.event_states: list[tuple[Tensor, Tensor]] = []
+        if event is not None:
+            self.level = self._level(self.time, state)
+
+    def run(self) -> Tensor:
+        """States at all times, ``batch time unknown``."""
+        step, previous = self._first(), torch.ones_like(self.time)
+        again = torch.zeros_like(self.active)
+        while bool(self.active.any()):
+            left = self.end - self.time
+            arrives = self.active & (step >= left)
+            used = torch.where(arrives, left, step)
+            calls = self.field.calls
+            attempt = self.stepper.attempt(self.time, used, self.state, self.slope)
+            self.evaluations += (self.field.calls - calls) * self.active
+            ratio, good = self._ratio(attempt)
+            if not bool((torch.isfinite(good) | ~self.active).all()):
+                # a NaN times a zero gradient is a NaN: such an attempt leaves no trace in the graph, for nobody
+                lost = ~torch.isfinite(good) & self.active
+                self.rejected += lost
+                step, again = torch.where(lost, 0.2 * used, step), again | lost
+                self._check(step, lost, finite=False)
+                continue
+            taken = self.active & (good <= 1)
+            factor = self._factor(good, previous, again)
+            until = torch.where(taken, torch.where(arrives, self.end, self.time + used), self.time)
+            self._advance(attempt, ratio, taken, used, until)
+            failed = self.active & ~(good <= 1)
+            self.rejected += failed
+            previous = torch.where(taken, good.clamp_min(1e-4), previous)
+            step = torch.where(self.active & ~arrives | failed, used * factor, step)
+            again = failed
+            self.active = self.active & (self.time < self.end)
+            self._check(step, failed, finite=True)
+        return self._assembled()
+
+    def _first(self) -> Tensor:
+        chosen = self.settings.step or self.settings.first_step
+        if chosen is not None:
+            return torch.full_like(self.time, chosen)
+        span = (self.end - self.time).clamp_min(1e-300)
+        with torch.no_grad():
+            guess = first_step(self.field, self.time, self.state, self.slope, self.settings, span, each=True)
+        self.evaluations += 1
+        return guess
+
+    def _ratio(self, attempt: Attempt) -> tuple[Tensor, Tensor]:
+        settings = self.settings
+        with torch.set_grad_enabled(torch.is_grad_enabled() and settings.trace):
+            ratio = error_ratio(
+                attempt.error, self.state, attempt.state, rtol=settings.rtol, atol=settings.atol, each=True
+            )
+        good = ratio.detach().double()
+        if settings.step is not None:
+            good = torch.where(torch.isfinite(good), 0.0, good)
+        return ratio, good
+
+    def _factor(self, ratio: Tensor, previous: Tensor, again: Tensor) -> Tensor:
+        if self.settings.step is not None:
+            return torch.ones_like(ratio)
+        return self.controller.factors(ratio, previous, again)
+
+    def _advance(self, attempt: Attempt, ratio: Tensor, taken: Tensor, used: Tensor, until: Tensor) -> None:
+        fired = self._fired(attempt, taken, used, until) if self.event is not None else None
+        self._note(attempt, ratio, taken, used)
+        self._dense(attempt, taken, used, until)
+        column = taken[:, None]
+        if bool(taken.all()):
+            self.state, self.slope = attempt.state, attempt.slope
+        else:
+            self.state = torch.where(column, attempt.state, self.state)
+            self.slope = torch.where(column, attempt.slope, self.slope)
+        self.time = until
+        self.accepted += taken
+        if fired is not None:
+            self.active = self.active & ~fired
+
+    def _note(self, attempt: Attempt, ratio: Tensor, taken: Tensor, used: Tensor) -> None:
+        if not self.settings.trace:
+            return
+        tableau, seen = self.settings.tableau, None
+        if tableau.stiffness is not None:
+            seen = stiffness(attempt, tableau, used.to(self.state.dtype), each=True)
+        self.rows.append((self.time, used, ratio, seen, taken, self.state.detach()))
+
+    def _dense(self, attempt: Attempt, taken: Tensor, used: Tensor, until: Tensor) -> None:
+        inside = taken[:, None] & (self.times > self.time[:, None]) & (self.times <= until[:, None])
+        rows, places = inside.nonzero(as_tuple=True)
+        if not len(rows):
+            return
+        theta = ((self.times[rows, places] - self.time[rows]) / used[rows]).to(self.state.dtype)
+        stages = attempt.stages.view(-1, *self.state.shape)[:, rows]
+        values = self.stepper.interpolate_each(theta, self.state[rows], stages)
+        ends = (self.times[rows, places] == until[rows])[:, None]  # not interpolated: no rounding is added there
+        self.found.append(torch.where(ends, attempt.state[rows], values))
+        self.homes.append(torch.stack([rows, places]))
+
+    # ------------------------------------------------------------------ events
+
+    def _level(self, time: Tensor, state: Tensor) -> Tensor:
+        assert self.event is not None
+        level = self.event(self.field.time(time), self.field.full(state))
+        if level.shape != (len(state),):
+            raise ValueError(
+                f"An event returns one number per sample, shape ({len(state)},); got shape {tuple(level.shape)}."
+            )
+        return level
+
+    def _fired(self, attempt: Attempt, taken: Tensor, used: Tensor, until: Tensor) -> Tensor | None:
+        """Samples whose event function changes its sign in this step; where and when is kept."""
+        before, after = self.level, self._level(until, attempt.state)
+        self.level = torch.where(taken, after, before)
+        crossed = (before.detach().sign() * after.detach().sign() < 0) | (
+            (after.detach() == 0) & (before.detach() != 0)
+        )
+        fired = taken & crossed
+        if not bool(fired.any()):
+            return None
+        stages = attempt.stages.view(-1, *self.state.shape)
+        theta = self._bisect(stages.detach(), used, fired, before.detach().sign())
+        state = self.stepper.interpolate_each(theta.to(self.state.dtype), self.state, stages)
+        time = self.time + theta * used
+        self.event_time = torch.where(fired, time, self.event_time)
+        self.event_states.append((fired, self._corrected(time, state, fired)))
+        return fired
+
+    @torch.no_grad()
+    def _bisect(self, stages: Tensor, used: Tensor, fired: Tensor, sign: Tensor) -> Tensor:
+        low, high = torch.zeros_like(used), torch.ones_like(used)
+        for _ in range(BISECTIONS):
+            middle = 0.5 * (low + high)
+            state = self.stepper.interpolate_each(middle.to(self.state.dtype), self.state.detach(), stages)
+            same = self._level(self.time + middle * used, state).sign() * sign > 0
+            low, high = torch.where(same, middle, low), torch.where(same, high, middle)
+        return high
+
+    def _corrected(self, time: Tensor, state: Tensor, fired: Tensor) -> Tensor:
+        r"""One Newton step on :math:`g(t, y(t)) = 0`: zero in value, and the state has its derivative along g = 0."""
+        if not state.requires_grad:
+            return state
+        rate = self.field(time, state).detach()
+        self.evaluations += fired
+        level = self._level(time, state)
+        shift = -(level - level.detach()) / torch.where(fired, self._climb(time, state.detach(), rate), 1.0)
+        return torch.where(fired[:, None], state + rate * shift[:, None], state.detach())
+
+    def _climb(self, time: Tensor, state: Tensor, rate: Tensor) -> Tensor:
+        """d/ds of the event function along the solution."""
+        with torch.enable_grad():
+            time, state = time.detach().requires_grad_(), state.requires_grad_()
+            found = torch.autograd.grad(self._level(time, state).sum(), (time, state), allow_unused=True)
+        by_time = torch.zeros_like(time) if found[0] is None else found[0]
+        by_state = torch.zeros_like(state) if found[1] is None else found[1]
+        return by_time.to(rate.dtype) + (by_state * rate).sum(dim=1)
+
+    # ------------------------------------------------------------------ results
+
+    def _assembled(self) -> Tensor:
+        rows, places = torch.cat(self.homes, dim=1)
+        states = self.state.new_zeros(*self.times.shape, self.state.shape[1])
+        states = states.index_put((rows, places), torch.cat(self.found))
+        for fired, there in self.event_states:
+            late = fired[:, None] & (self.times > self.event_time[:, None])
+            states = torch.where(late[..., None], there[:, None], states)
+        return states
+
+    def event_state(self) -> Tensor:
+        """States at the events, NaN where there was none."""
+        states = torch.full_like(self.state, torch.nan)
+        for fired, there in self.event_states:
+            states = torch.where(fired[:, None], there, states)
+        return self.field.full(states)
+
+    def _check(self, step: Tensor, failed: Tensor, *, finite: bool) -> None:
+        least = 16 * 2.3e-16 * torch.maximum(self.time.abs(), (self.end - self.time).abs())
+        bad = failed if self.settings.step is not None else failed & (step < least)
+        work = self.accepted + self.rejected
+        slow = self.active & (work >= self.settings.max_steps)
+        if not bool((bad | slow).any()):
+            return
+        sample = int((bad | slow).nonzero()[0])
+        norm = float(torch.linalg.vector_norm(self.state[sample].detach()))
+        tableau, time, size = self.settings.tableau, self.field.sign * float(self.time[sample]), float(step[sample])
+        if bool(bad[sample]):
+            raise underflow(tableau, time, size, norm, sample, finite)
+        raise too_many(tableau, self.settings.max_steps, time, size, norm, sample)
+
+    def counts(self) -> Counts:
+        return Counts(
+            self.evaluations.cpu(),
+            self.accepted.cpu(),
+            self.rejected.cpu(),
+            self.field.jacobians,
+            self.field.calls,
+        )
+
+    def trace(self) -> Trace | None:
+        if not self.settings.trace:
+            return None
+        sign, (times, steps, errors, seen, taken, states) = self.field.sign, zip(*self.rows, strict=True)
+        known = self.settings.tableau.stiffness is not None
+        return Trace(
+            time=sign * torch.stack(times),
+            step=sign * torch.stack(steps),
+            error=torch.stack(errors),
+            stiffness=torch.stack(seen) if known else None,
+            taken=torch.stack(taken),
+            states=torch.stack([self.field.full(state) for state in states]),
+            settings=self.settings,
+        )

@@ -1,0 +1,172 @@
+r"""A field: a function of position as a network, in physical units, that keeps its promises everywhere.
+
+Points in, values out (``point dim -> point channel``), with exact derivatives in the same pass. What is imposed is
+exact: periodic axes (all derivatives), conditions :math:`u = g(x) + d(x)\,N(x)` on faces, vectors without divergence
+(:math:`u = \nabla\times\psi`), positive values (:math:`u = e^N`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from ..pde import Condition, Grid
+from ._activations import exponential
+from ._conditions import Lift
+from ._jet import Jet, Second, by_forward_mode, seed
+from ._network import Initialisation, Layered, Network, stable_deviation, vi3nr_
+
+Form = Literal["plain", "positive", "solenoidal"]
+CHUNK = 65_536  # points at a time in a query
+EDGE = 1e-9  # of an axis: what rounding may put outside
+
+
+class Field(nn.Module):
+    """u(x) on the box of a grid.
+
+    mean, scale   of each channel: u = mean + scale N; exp of that, where the form is ``positive``
+    form          ``solenoidal``: the network's outputs are the stream function (plane) or vector potential (space)
+    conditions    values on faces that hold exactly (order 0), of one channel
+    """
+
+    lower: Tensor
+    slope: Tensor
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        domain: Grid,
+        network: Network,
+        *,
+        mean: Sequence[float] | Tensor = (0.0,),
+        scale: Sequence[float] | Tensor = (1.0,),
+        form: Form = "plain",
+        conditions: Sequence[Condition] = (),
+    ) -> None:
+        super().__init__()
+        if conditions and form != "plain":
+            raise ValueError(f"Conditions on faces are imposed on plain fields; this one is {form}.")
+        if form == "solenoidal" and domain.dim not in (2, 3):
+            raise ValueError(f"A field without divergence lives in 2 or 3 dimensions, got {domain.dim}.")
+        self.domain, self.network, self.form = domain, network, form
+        dtype = next(network.parameters()).dtype
+        dtype = torch.float64 if dtype in (torch.float64, torch.complex128) else torch.float32
+        self.lift = Lift(domain, conditions).to(dtype) if conditions else None
+        for name, values in (
+            ("lower", [axis.lower for axis in domain.axes]),
+            ("slope", [2 / axis.length for axis in domain.axes]),
+            ("mean", mean),
+            ("scale", scale),
+        ):
+            self.register_buffer(name, torch.as_tensor(values, dtype=torch.float64).to(dtype))
+
+    def forward(
+        self, points: Float[Tensor, "point dim"], *, extrapolate: bool = False
+    ) -> Float[Tensor, "point channel"]:
+        """Values. Points outside the domain are refused unless asked for (periodic axes have no outside)."""
+        if not extrapolate:
+            self.check(points)
+        if len(points) <= CHUNK:
+            return self.jet(points).value
+        return torch.cat([self.jet(part).value for part in points.split(CHUNK)])
+
+    def value_gradient_laplacian(
+        self, points: Float[Tensor, "point dim"]
+    ) -> tuple[Float[Tensor, "point channel"], Float[Tensor, "point channel dim"], Float[Tensor, "point channel"]]:
+        """In one pass, in physical units."""
+        self.check(points)
+        jet = self.jet(points, gradient=True, second="laplacian")
+        return jet.value, jet.first.movedim(0, -1), jet.seconds[0]
+
+    def jet(self, points: Float[Tensor, "point dim"], *, gradient: bool = False, second: Second = "none") -> Jet:
+        """Values with the derivatives asked for; not checked for points outside."""
+        if self.form == "solenoidal":
+            if gradient or second != "none":
+                return by_forward_mode(self._curl, points, second=second)
+            return Jet(self._curl(points)[None])
+        return self._plain(seed(points, gradient=gradient, second=second))
+
+    def check(self, points: Float[Tensor, "point dim"]) -> None:
+        """Refuse points that are not of this domain."""
+        if points.shape[1] != self.domain.dim:
+            raise ValueError(f"Points of this field have {self.domain.dim} coordinates, got {points.shape[1]}.")
+        for j, axis in enumerate(self.domain.axes):
+            x, slack = (
+                points[:, j],
+                EDGE * axis.length + 1e-6 * max(abs(axis.lower), abs(axis.upper)) * (points.dtype == torch.float32),
+            )
+            outside = ~torch.isfinite(x)
+            if not axis.periodic:
+                outside |= (x < axis.lower - slack) | (x > axis.upper + slack)
+            if bool(outside.any()):
+                raise ValueError(
+                    f"{int(outside.sum())} of {len(x)} points lie outside {axis.name} in [{axis.lower:g}, "
+                    f"{axis.upper:g}] (first: {float(x[outside][0]):g}); pass extrapolate=True to ask all the same."
+                )
+
+    def _plain(self, at: Jet) -> Jet:
+        """The jet of the values from that of the positions."""
+        jet: Jet = self.network((at - self.lower) * self.slope + -1.0)
+        if self.lift is not None:
+            values, distance = self.lift(at)
+            return values + distance * (jet * self.scale + self.mean)
+        jet = jet * self.scale + self.mean
+        return jet.through(exponential) if self.form == "positive" else jet
+
+    def _curl(self, points: Float[Tensor, "point dim"]) -> Float[Tensor, "point dim"]:
+        first = self._plain(seed(points, gradient=True)).first
+        if self.domain.dim == 2:
+            return torch.stack([first[1, :, 0], -first[0, :, 0]], dim=-1)
+        pairs = ((1, 2), (2, 0), (0, 1))
+        return torch.stack([first[a, :, b] - first[b, :, a] for a, b in pairs], dim=-1)
+
+
+def composed(
+    domain: Grid,
+    network: Callable[[int], Network],
+    channels: int,
+    *,
+    generator: Generator,
+    form: Form = "plain",
+    init: Initialisation = "published",
+    sigma: float = 0.0,
+    **promises: Any,
+) -> Field:
+    """A field around the network of as many outputs as the form needs.
+
+    form     plain | positive | solenoidal
+    init     the architecture's published initialisation, or ``vi3nr``: by variance theory
+    sigma    vi3nr: standard deviation of pre-activations; 0: where the gradients are stable too (sines: as small as is
+             looked at, 1e-3; scan it)
+    """
+    outputs = channels
+    if form == "solenoidal":
+        if channels != domain.dim:
+            raise ValueError(f"A field without divergence has {domain.dim} channels, one a direction; got {channels}.")
+        outputs = 1 if domain.dim == 2 else 3
+    made = network(outputs)
+    if init == "vi3nr":
+        if not isinstance(made, Layered):
+            raise ValueError(
+                f"vi3nr is about affine layers with one real activation; {type(made).__name__} is not made of these. "
+                "Use init='published'."
+            )
+        vi3nr_(made, domain.dim, sigma=sigma or stable_deviation(made.activation), generator=generator)
+    return Field(domain, made, form=form, **promises)
+
+
+def points_of(grid: Grid, *, dtype: torch.dtype = torch.float64) -> Float[Tensor, "point dim"]:
+    """The nodes of a grid as a list, in array order."""
+    return grid.mesh(dtype=dtype).flatten(1).t().contiguous()
+
+
+def on_grid(field: Field, grid: Grid, *, dtype: torch.dtype = torch.float32) -> Float[Tensor, "channel *space"]:
+    """A field at the nodes of a grid."""
+    with torch.no_grad():
+        values = field(points_of(grid, dtype=dtype))
+    return values.t().unflatten(1, grid.shape)
