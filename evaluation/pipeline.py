@@ -109,6 +109,7 @@ def _data(request: Request, reporter: Reporter) -> _Samples:
     if task.alone:
         splits = instances(task.problem, task.grid, seed=task.setup.seed, count=task.setup.test)
         return _Samples(task, splits.test, splits)
+    plan_of(request, task, request.model).blueprint.make_solver()  # what cannot be built is refused before, not after
     dataset, seconds = _generated(task, request.cache, reporter)
     return _Samples(task, dataset, _split(dataset, task), seconds)
 

@@ -106,7 +106,7 @@ def check_fields(values: Tensor, grid: Grid, channels: int, what: str = "inputs"
         raise ValueError(f"Expected {what} of shape {expected}, got {tuple(values.shape)}.")
     if not values.is_floating_point():
         raise ValueError(f"Expected real floating-point {what}, got {values.dtype}.")
-    if math.isfinite(float(values.sum())):  # one pass; a sum that overflows is looked at again
+    if math.isfinite(float(values.detach().sum())):  # one pass; a sum that overflows is looked at again
         return
     finite = torch.isfinite(values).flatten(1).all(dim=1)
     if not bool(finite.all()):

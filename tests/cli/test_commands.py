@@ -202,6 +202,14 @@ def test_warnings_of_the_solver_are_notes_of_the_record(command: Command, tmp_pa
     assert "use more nodes" in (folder / "report.html").read_text()
 
 
+def test_what_cannot_be_built_is_refused_before_data_are_made(command: Command, tmp_path: Path) -> None:
+    words = ("--pde", "darcy", "--setup.resolution", "17", "--model", "fno", "--model.modes", "40")
+    status, _, err = command(*words, "--cache", str(tmp_path / "cache"))
+    assert status == 2
+    assert "--model.modes 17" in err
+    assert not list(tmp_path.glob("cache/*"))
+
+
 def test_what_a_model_cannot_answer_is_refused_with_its_reason(command: Command) -> None:
     status, _, err = command("--pde", "darcy", "--model", "gp", "--setup.resolution", "17")
     assert status == 2
