@@ -1,4 +1,4 @@
-r"""Gaussian activations: :math:`h_l = \exp(-(c\,z_l)^2)`, z_l = W_l h_{l-1} + b_l (Ramasinghe and Lucey 2022).
+r"""Gaussian activations: layers of bells exp(-(c z)^2) (Ramasinghe and Lucey 2022).
 
 ``sharpness`` c = 30 is what published comparisons use. Weights start at torch's default; with ``init="vi3nr"`` they
 follow variance theory (Koneputugodage et al., CVPR 2025), stable forwards and backwards at pre-activations of

@@ -70,8 +70,8 @@ def test_the_oracle_to_all_digits() -> None:
 def test_two_dimensions_against_the_published_log() -> None:
     """P2D-1 on 400² nodes: the smallest error of steps 0, 5, ..., 95 is 0.46758844 in the authors' log.
 
-    Three digits of it are the method's: Adam divides a gradient by its own size, so that nodes whose slope is rounding
-    (corners, where source and data vanish) move as far as any. Measured: a change of 1e-15 in the initial values moves
+    Three digits of it are the method's, the others rounding: presumably because Adam divides a gradient by its own size,
+    so that nodes whose slope is rounding (corners, where source and data vanish) move as far as any. Measured: a change of 1e-15 in the initial values moves
     our 0.46766 by 8e-6, another order of summation by 4e-5; the strict conditional mean in place of the authors' would
     move it by 5e-3.
     """
