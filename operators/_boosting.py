@@ -21,7 +21,18 @@ from torch import Generator, Tensor, nn
 
 from ..data import Dataset, Source
 from ..data.dataset import as_arrays
-from ..pde import Channel, Grid, Problem, Setup, Signature, Solver, fourier_resample
+from ..pde import (
+    Channel,
+    Grid,
+    Problem,
+    Setup,
+    Signature,
+    Solver,
+    Symmetry,
+    WithSymmetries,
+    fourier_resample,
+    symmetries_of,
+)
 from ..training import Budget, Callback, History, LearnedSolver, NetworkSolver, Normalizer, Progress, Recipe
 
 MEMORY_LIMIT = 2 * 2**30  # bytes of residuals held, above which they are computed again each time
@@ -32,8 +43,11 @@ Answer = Callable[[Tensor, Tensor, np.ndarray], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResidualProblem(Problem):
-    """The problem that a residual stage is posed: other channels, everything else as in the problem itself."""
+class ResidualProblem(Problem, WithSymmetries):
+    """The problem that a residual stage is posed: other channels, everything else as in the problem itself.
+
+    What is left over commutes with the symmetries of the problem if the answers of the earlier stages do.
+    """
 
     setups: ClassVar[Mapping[str, Setup]] = {}
     origin: Problem
@@ -52,6 +66,16 @@ class ResidualProblem(Problem):
 
     def grid(self, resolution: int | Sequence[int]) -> Grid:
         return self.origin.grid(resolution)
+
+    def symmetries(self, grid: Grid) -> Sequence[Symmetry]:
+        own, told = self.origin.signature, len(self.fields.inputs) - len(self.origin.signature.inputs)
+
+        def widened(symmetry: Symmetry) -> Symmetry:
+            answers = symmetry.output_signs or (1.0,) * len(own.outputs)
+            signs = (*(symmetry.input_signs or (1.0,) * len(own.inputs)), *answers[:told])
+            return replace(symmetry, input_signs=signs, output_signs=answers)
+
+        return [widened(symmetry) for symmetry in symmetries_of(self.origin, grid)]
 
     def sample(self, count: int, grid: Grid, *, generator: Generator) -> Tensor:
         raise ValueError("What a model leaves over is not drawn from a distribution: it is computed from data.")

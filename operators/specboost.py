@@ -38,7 +38,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..data import Dataset
-from ..pde import Grid, Problem, check_fields, fourier_resample, frame_numbers
+from ..pde import Grid, Problem, check_fields, fourier_resample, frame_numbers, symmetries_of
 from ..pde._solver import advanced
 from ..training import (
     Budget,
@@ -46,6 +46,7 @@ from ..training import (
     Diverged,
     History,
     LearnedSolver,
+    NetworkSolver,
     Preset,
     Recipe,
     coarse_grid,
@@ -300,6 +301,8 @@ def build(
     feed              later stages see the answer so far beside the inputs
     folds             later stages learn from residuals on samples the model has not seen, by this many folds; 1: from
                       those on its own training samples
+
+    With ``train.augment`` the later stages see symmetries of the problem only if ``train.symmetrise`` is on too.
     """
     if stages < 1 or folds < 1:
         raise ValueError(f"specboost needs stages and folds of at least 1, got stages {stages} and folds {folds}.")
@@ -307,24 +310,29 @@ def build(
     options = _options(module, base_options, base)
     later = options | _options(module, residual_options, base)
     inner = dataclasses.replace(recipe, coarsen=1)
+    # what a stage leaves over commutes with the symmetries only if its answers do
+    inner_later = dataclasses.replace(inner, augment=recipe.augment and recipe.symmetrise)
     posed = ResidualProblem(origin=problem, fields=residual_signature(problem.signature, feed=feed))
 
     def make(number: int) -> LearnedSolver:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed + 1000 * number)
-            told = {"recipe": inner} if "recipe" in inspect.signature(module.build).parameters else {}
+            trained = inner_later if number else inner
+            told = {"recipe": trained} if "recipe" in inspect.signature(module.build).parameters else {}
             if number == 0:
-                return _learned(module.build(problem, working, **options, **told), base)
-            stage = _learned(module.build(posed, working, **later, **told), base)
+                return _learned(module.build(problem, working, **options, **told), base, problem)
+            stage = _learned(module.build(posed, working, **later, **told), base, posed)
             start_at_zero(stage, len(posed.signature.inputs), working)
             return stage
 
     return Boosted(make, problem, grid, recipe, stages=stages, feed=feed, folds=folds)
 
 
-def _learned(solver: Any, base: str) -> LearnedSolver:
+def _learned(solver: Any, base: str, posed: Problem) -> LearnedSolver:
     if not isinstance(solver, LearnedSolver):
         raise ValueError(f"specboost boosts models that learn from data; {base!r} does not.")
+    if isinstance(solver, NetworkSolver):
+        solver.symmetries = symmetries_of(posed, solver.working)
     return solver
 
 
