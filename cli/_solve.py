@@ -12,7 +12,9 @@ from cyclopts import Parameter
 
 from ..evaluation import Request, Run, load, registry, solve
 from ..evaluation._request import instances_of, preset_of, trained_by_loop, without_training
+from ..evaluation.record import Inverted
 from ..kernels import reuse_memory
+from ..operators._inference import Inversion
 from ..pde import Problem, Setup
 from ..training import Budget, Recipe
 from ._options import OptionGroup, command_with, documented
@@ -30,6 +32,10 @@ def solve_with(
     seed: Annotated[int, Parameter(help="Seed of weights and order (of the data: --setup.seed).")] = 0,
     device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, …")] = "auto",
     data: Annotated[Path | None, Parameter(help="Your own data (file or folder) instead of a problem.")] = None,
+    observations: Annotated[
+        Path | None,
+        Parameter(help="What sensors said (netCDF): also infer what lies behind it (model dgno)."),
+    ] = None,
     run: Annotated[Path | None, Parameter(help="A finished run: apply its surrogate (with --input, --output).")] = None,
     input: Annotated[Path | None, Parameter(help="netCDF file with the surrogate's input fields.")] = None,
     output: Annotated[Path | None, Parameter(help="netCDF file to write the surrogate's answer to.")] = None,
@@ -50,7 +56,11 @@ def solve_with(
     use_threads(threads)
     reuse_memory()
     if run is not None:
+        if observations is not None:
+            return _invert(run, observations, output, device, dotted.get("invert", {}))
         return _apply(run, input, output, device)
+    if dotted.get("invert") and observations is None:
+        raise ValueError("--invert.* belongs to observations: add --observations FILE.")
     if input is not None or output is not None:
         raise ValueError("--input and --output belong to a finished run: add --run runs/….")
     if model is None or (pde is None and data is None):
@@ -69,6 +79,8 @@ def solve_with(
         options=dotted.get("model", {}),
         train=dotted.get("train", {}),
         setup=dotted.get("setup", {}),
+        observations=observations,
+        inversion=dotted.get("invert", {}),
         compare=compare,
         rivals=rivals,
         runs=runs,
@@ -106,6 +118,7 @@ def option_groups(argv: Sequence[str]) -> list[OptionGroup]:
         if trained_by_loop(module):
             train = chosen.train if chosen else {}
             groups.append(OptionGroup("train", "Training", documented(Recipe), train))
+    groups.append(OptionGroup("invert", "Inversion of --observations", documented(Inversion), {}))
     setup = problem.setups.get(preset or "quick") if problem is not None else None
     if setup and model and "--compare" not in argv and instances_of(registry.find_model(model)):
         setup = without_training(setup, preset or "quick", [registry.find_model(model)])
@@ -141,9 +154,22 @@ def summary(run: Run, folder: Path) -> str:
         lines.append(
             f"  Speed at equal accuracy: {run.classical.equal_accuracy:.3g} times classical. {run.classical.note}"
         )
+    lines += [line for one in run.inversions for line in inverted(one)]
     lines += [f"Note: {note}" for note in run.notes]
     lines.append(f"Report: {folder / 'report.html'}   record: {folder / 'run.json'}")
     return "\n".join(lines)
+
+
+def inverted(found: Inverted) -> list[str]:
+    """What an inversion has found."""
+    told = found.diagnosis
+    mixed = f", R-hat {told['rhat']:.3g}, {told['ess']:.0f} effective samples" if told.get("rhat") else ""
+    lines = [
+        f"  {found.observations}: {found.sensors} observations of {found.field}, {told['information']:.3g} nats, "
+        f"{told['method']}{mixed}"
+    ]
+    lines += [f"    {name}: {value:.4g}" for name, value in found.scores.items()]
+    return lines + [f"    Note: {note}" for note in told["notes"]]
 
 
 def posed(run: Run) -> str:
@@ -168,6 +194,18 @@ def _apply(run: Path, source: Path | None, target: Path | None, device: str) -> 
         raise ValueError("A finished run is applied to a file: --run RUNS/… --input a.nc --output u.nc.")
     load(run, device).apply(source, target)
     sys.stdout.write(f"Wrote {target}\n")
+    return 0
+
+
+def _invert(run: Path, source: Path, target: Path | None, device: str, chosen: dict[str, Any]) -> int:
+    """A finished run's surrogate, inverted into a file."""
+    if target is None:
+        raise ValueError("Say where the posterior goes: --run RUNS/… --observations obs.nc --output posterior.nc.")
+    posterior = load(run, device).invert(source, how=Inversion(**chosen))
+    posterior.save(target)
+    told = posterior.diagnosis
+    notes = [f"Note: {note}" for note in told.notes]
+    sys.stdout.write("\n".join([f"{told.information:.3g} nats, {told.method}", *notes, f"Wrote {target}"]) + "\n")
     return 0
 
 

@@ -21,8 +21,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(_guarded(lambda: _solve(argv[1:], "resolvent solve")))
     if argv and argv[0] == "generate":
         sys.exit(_guarded(lambda: _generate(argv[1:])))
+    if argv and argv[0] == "represent":
+        sys.exit(_guarded(lambda: _represent(argv[1:])))
     if argv and argv[0] == "data":
         sys.exit(_guarded(lambda: _data(argv[1:])))
+    if argv and argv[0] == "analyse":
+        sys.exit(_guarded(lambda: _analyse(argv[1:])))
     sys.exit(_guarded(lambda: _run(_app(), argv)))
 
 
@@ -46,7 +50,9 @@ def _app() -> App:
     app.command(_doctor, name="doctor")
     app.command(_leaderboard, name="leaderboard")
     app.command(lambda: None, name="generate", help="Generate a data set into the cache and print its folder.")
+    app.command(lambda: None, name="represent", help="Store gridded values as a field, small and continuous.")
     app.command(lambda: None, name="data", help="Look into files of samples (info), convert between formats (convert).")
+    app.command(lambda: None, name="analyse", help="Koopman spectra, attractors, symbolic codes of trajectories.")
     app.command(lambda: None, name="solve", help="Train, judge and record a solver (same as the command `solve`).")
     return app
 
@@ -109,8 +115,22 @@ def _generate(argv: Sequence[str]) -> int:
     return _run(app, argv)
 
 
+def _represent(argv: Sequence[str]) -> int:
+    from ._represent import command
+
+    app = App(name="resolvent represent", help="Gridded values as a field: small, continuous, differentiable.")
+    app.default(command(argv))
+    return _run(app, argv)
+
+
 def _data(argv: Sequence[str]) -> int:
     from ._data import app
+
+    return _run(app(), argv)
+
+
+def _analyse(argv: Sequence[str]) -> int:
+    from ._analyse import app
 
     return _run(app(), argv)
 

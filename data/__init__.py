@@ -6,6 +6,7 @@ from .dataset import Dataset, Source
 from .fields import load_fields, save_fields
 from .formats import Assumption, FormatWarning, KnownFault, UnknownFormat, read, write
 from .generate import generate
+from .observations import Observations
 from .splits import Splits, split
 from .store import open_dataset
 
@@ -16,6 +17,7 @@ __all__ = [
     "DiskFull",
     "FormatWarning",
     "KnownFault",
+    "Observations",
     "Source",
     "Splits",
     "UnknownFormat",

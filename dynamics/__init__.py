@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._brownian import Brownian
+    from ._learner import Work
     from ._odeint import odeint
     from ._regularisers import (
         ERNODE,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     )
     from ._sdeint import sdeint
     from ._solution import Counts, Solution, Trace
+    from .latent_ode import Series
 
 _HOMES = {
     "Brownian": "_brownian",
@@ -36,9 +38,11 @@ _HOMES = {
     "LocalNoise": "_regularisers",
     "SRNODE": "_regularisers",
     "SRNODE_PAPER": "_regularisers",
+    "Series": "latent_ode",
     "Solution": "_solution",
     "Trace": "_solution",
     "Weight": "_regularisers",
+    "Work": "_learner",
     "odeint": "_odeint",
     "sdeint": "_sdeint",
 }
@@ -54,9 +58,11 @@ __all__ = [
     "GlobalNoise",
     "Local",
     "LocalNoise",
+    "Series",
     "Solution",
     "Trace",
     "Weight",
+    "Work",
     "odeint",
     "sdeint",
 ]

@@ -16,7 +16,7 @@ def doubles(prediction: Tensor, truth: Tensor, grid: Grid) -> tuple[Tensor, Tens
             f"A prediction is compared with a truth of its own shape; got {tuple(prediction.shape)} "
             f"and {tuple(truth.shape)}."
         )
-    if truth.ndim - grid.dim not in (2, 3) or tuple(truth.shape[-grid.dim :]) != grid.shape:
+    if truth.ndim - grid.dim not in (2, 3) or tuple(truth.shape[truth.ndim - grid.dim :]) != grid.shape:
         raise ValueError(
             f"Expected fields of shape ('batch', ['time',] 'channel', *{grid.shape}), got {tuple(truth.shape)}."
         )

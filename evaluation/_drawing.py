@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..data.fields import save_fields
-from . import figures
+from . import figures, trajectory_figures
 from ._request import Task
 from .curves import cutoff
 from .judge import Example, Judgement
@@ -23,12 +23,15 @@ def draw(run: Run, folder: Path, task: Task, verdicts: list[Judgement]) -> None:
     headline = verdicts[0]
     if headline.examples:
         _predictions(folder / "predictions.nc", task, headline)
-        for verdict in verdicts:
+        if not task.grid.axes:
+            _dynamics(task, headline, run, pictures)
+        for verdict in verdicts if task.grid.axes else ():
             figures.save(_fields(task, verdict, run), pictures / f"fields{_suffix(task, verdict)}.png")
-        closer = None if headline.times else _closer(task, headline, run)
+        closer = None if headline.times or not task.grid.axes else _closer(task, headline, run)
         if closer is not None:
             figures.save(closer, pictures / "fields-close-up.png")
-        figures.save(_spectra(task, run.starts[0]), pictures / "spectra.png")
+        if task.grid.axes:
+            figures.save(_spectra(task, run.starts[0]), pictures / "spectra.png")
     for position, verdict in enumerate(verdicts):
         if verdict.times:
             figures.save(_rollout(run, task, position), pictures / f"rollout{_suffix(task, verdict)}.png")
@@ -79,6 +82,22 @@ def _fields(task: Task, verdict: Judgement, run: Run) -> Any:
         times=verdict.times,
         title=f"{run.model} on {run.problem}: test sample {example.index}{start}{_told(task, example)}",
     )
+
+
+def _dynamics(task: Task, verdict: Judgement, run: Run, pictures: Path) -> None:
+    """Of a system without space: its unknowns over time, and against each other."""
+    channels, example = task.problem.signature.outputs, verdict.examples[0]
+    title = f"{run.model} on {run.problem}: test sample {example.index}"
+    unit = task.problem.signature.time_unit
+    drawn = trajectory_figures.trajectories_figure(
+        verdict.times, example.prediction, example.truth, channels, time_unit=unit, title=title
+    )
+    figures.save(drawn, pictures / "trajectories.png")
+    if len(channels) > 1:
+        kept = [(one.prediction, one.truth) for one in verdict.examples]
+        made, known = (torch.stack(side) for side in zip(*kept, strict=True))
+        portrait = trajectory_figures.phase_figure(made, known, channels, title=f"{run.model} on {run.problem}")
+        figures.save(portrait, pictures / "phase.png")
 
 
 def _told(task: Task, example: Example) -> str:

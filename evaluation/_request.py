@@ -39,6 +39,8 @@ class Request:
     options: Mapping[str, Any] = field(default_factory=dict)  # --model.*
     train: Mapping[str, Any] = field(default_factory=dict)  # --train.*
     setup: Mapping[str, Any] = field(default_factory=dict)  # --setup.*
+    observations: Path | None = None  # of an unknown state, to be inverted
+    inversion: Mapping[str, Any] = field(default_factory=dict)  # --invert.*
     compare: bool = False  # with the usual rivals
     rivals: tuple[str, ...] = ()  # with these
     runs: Path = Path("runs")
@@ -154,7 +156,8 @@ def task_of_data(request: Request, dataset: Dataset) -> Task:
     train, validation = (max(1, int(share * count)) for share in GIVEN_SHARES)
     values = {"train": train, "validation": validation, "test": count - train - validation, **request.setup}
     problem = _given.Given(fields=dataset.signature, domain=dataset.grid)
-    setup = Setup(resolution=dataset.grid.shape[0], **{k: v for k, v in values.items() if k != "resolution"})
+    nodes = next(iter(dataset.grid.shape), 1)
+    setup = Setup(resolution=nodes, **{k: v for k, v in values.items() if k != "resolution"})
     return Task(problem=problem, problem_options={}, setup=setup, grid=dataset.grid)
 
 

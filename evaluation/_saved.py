@@ -58,6 +58,7 @@ class Blueprint:
             solver = module.build(problem, Grid.from_dict(self.grid), **options)
         if isinstance(solver, NetworkSolver):
             solver.symmetries = symmetries_of(problem, solver.working)
+            solver.problem = problem
         return solver
 
 

@@ -25,6 +25,7 @@ from ._drawing import draw
 from ._fitting import Fitted, fitted
 from ._given import Given
 from ._instances import doubled, instances
+from ._inverting import Asked, invert_run, keep_discrepancy, latent_of
 from ._reporter import Reporter
 from ._request import Plan, Request, Task, instances_of, plan_of, task_of, task_of_data, with_rivals
 from .cost import break_even, cost_accuracy, speedup_at_equal_accuracy
@@ -57,8 +58,9 @@ def solve(request: Request, reporter: Reporter | None = None) -> Outcome:
     done = _finished(folder, request, task, device)
     if done is not None:
         reporter.say(f"Reusing {folder} (delete it to train again).")
-        return Outcome(done, folder)
+        return Outcome(_inverted(done, folder, request, samples, device, reporter), folder)
     own = fitted(plan, samples.splits, folder, device, reporter)
+    keep_discrepancy(folder, own.solver, samples.splits.validation)
     others = {name: _rival(request, samples, name, device, reporter) for name in request.rivals}
     verdicts = _judged(own.solver, samples, request.model, device, reporter)
     classical = _classical(samples, verdicts[0], own, device, reporter)
@@ -66,7 +68,17 @@ def solve(request: Request, reporter: Reporter | None = None) -> Outcome:
     reporter.stage("drawing", 1)
     draw(run, folder, task, verdicts)
     write_run(run, folder / "run.json")
-    return Outcome(run, folder)
+    return Outcome(_inverted(run, folder, request, samples, device, reporter), folder)
+
+
+def _inverted(
+    run: Run, folder: Path, request: Request, samples: _Samples, device: torch.device, reporter: Reporter
+) -> Run:
+    """The same run with the posterior that was asked for, from its folder where it is there already."""
+    if request.observations is None:
+        return run
+    asked = Asked.of(request, samples.task, command_of(request))
+    return invert_run(run, folder, asked, device, reporter)
 
 
 def device_named(name: str) -> torch.device:
@@ -104,14 +116,25 @@ def _data(request: Request, reporter: Reporter) -> _Samples:
     if request.data is not None:
         dataset = read(request.data)
         task = task_of_data(request, dataset)
+        _refuse(request, task)
         return _Samples(task, dataset, _split(dataset, task))
     task = task_of(request)
     if task.alone:
+        if request.observations is not None:
+            _refuse(request, task)
         splits = instances(task.problem, task.grid, seed=task.setup.seed, count=task.setup.test)
         return _Samples(task, splits.test, splits)
-    plan_of(request, task, request.model).blueprint.make_solver()  # what cannot be built is refused before, not after
+    _refuse(request, task)
     dataset, seconds = _generated(task, request.cache, reporter)
     return _Samples(task, dataset, _split(dataset, task), seconds)
+
+
+def _refuse(request: Request, task: Task) -> None:
+    """What cannot be built or inverted is refused before any work, not after it."""
+    solver = plan_of(request, task, request.model).blueprint.make_solver()
+    if request.observations is not None:
+        latent_of(solver)
+        Asked.of(request, task, "")
 
 
 def _split(dataset: Dataset, task: Task) -> Splits:
@@ -254,7 +277,7 @@ def _record(
         history=tuple(own.history),
         compare=dict(others),
         classical=classical,
-        command=command_of(request),
+        command=command_of(dataclasses.replace(request, observations=None, inversion={})),
         notes=(*plan.notes, *dict.fromkeys(note for start in starts for note in start.notes)),
         status=own.status if own.status != "ok" else starts[0].status,
         message=own.message or starts[0].message,
@@ -267,9 +290,11 @@ def command_of(request: Request) -> str:
     words = ["solve"]
     words += ["--pde", request.pde] if request.pde else ["--data", str(request.data)]
     words += ["--model", request.model]
+    words += ["--observations", str(request.observations)] if request.observations is not None else []
     words += ["--preset", request.preset] if request.preset != "quick" else []
     words += ["--seed", str(request.seed)] if request.seed else []
     groups = {"pde": request.problem, "model": request.options, "train": request.train, "setup": request.setup}
+    groups |= {"invert": request.inversion}
     for prefix, chosen in groups.items():
         for name, value in chosen.items():
             words += _flag(f"--{prefix}.{name}", value)

@@ -22,6 +22,7 @@ from .judge import Judgement, Status
 __all__ = [
     "Classical",
     "DamagedRun",
+    "Inverted",
     "Judged",
     "Provenance",
     "Rival",
@@ -226,6 +227,24 @@ class Provenance(_Record):
     source: dict[str, Any] = Field(default_factory=dict)  # seed, solver, versions, hashes
 
 
+class Inverted(_Record):
+    """One set of observations, and what was found to lie behind them."""
+
+    observations: str  # the file
+    fingerprint: str
+    field: str
+    sensors: int
+    noise: float | None  # stated; None: inferred
+    folder: str  # of its posterior and pictures, in the run's
+    how: dict[str, Any]  # method, samples, chains, …
+    diagnosis: dict[str, Any]
+    noise_found: float  # mean over samples
+    error_samples: int = 0  # held-out samples behind the model's own error; 0: not known, the decoder was trusted
+    scores: dict[str, float] = Field(default_factory=dict)  # against the truth, where the observations have one
+    command: str = ""
+    date: str = ""
+
+
 class Run(_Record):
     """Everything about one run that a report, a leaderboard or a stranger needs."""
 
@@ -252,6 +271,7 @@ class Run(_Record):
     history: tuple[dict[str, int | float | dict[str, list[float]] | None], ...] = ()  # one row per epoch
     compare: dict[str, Rival] = Field(default_factory=dict)
     classical: Classical | None = None
+    inversions: tuple[Inverted, ...] = ()
     command: str = ""  # what reproduces it
     notes: tuple[str, ...] = ()
     status: str = "ok"  # ok | stopped | diverged | failed | timeout | interrupted

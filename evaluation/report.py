@@ -13,16 +13,20 @@ from typing import Any
 from ..data import write_atomically
 from ._numbers import number, plus_minus
 from ._words import headline, limits, question
-from .record import Run, Score, Seconds
+from .record import Inverted, Run, Score, Seconds
 
 # by the first word of a picture's name, in the order in which they stand on the page
 _CAPTIONS = {
     "fields": "Truth, prediction and error on one of the test samples. Truth and prediction share one colour scale.",
+    "trajectories": "The unknowns of one test sample over time.",
+    "phase": "Phase portrait of a few test samples.",
     "rollout": "Relative L2 error of each frame: median over test samples, band from the first to the third quartile.",
     "spectra": "Energy by wavenumber shell, mean over test samples.",
     "stages": "Energy by wavenumber shell of the outputs and of what each stage left of them, on validation samples.",
     "cost": "Error against time per sample. The line joins the classical settings that no cheaper one beats.",
     "training": "Loss during training; validation samples are never trained on.",
+    "posterior": "What the observations leave possible; white dots are sensors. Truth and mean share one scale.",
+    "sensors": "What each sensor said, and what the posterior expects of it, noise included.",
 }
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1b1b; --paper: #fff; --soft: #666; --line: #ddd; --shade: #f5f5f5; }
@@ -60,6 +64,7 @@ def report(run: Run, figures: Path) -> str:
         _section("Compared on the same test samples", _solvers(run)),
         _section("Other starts", _starts(run)) if len(run.starts) > 1 else "",
         _section("Pictures", "".join(_pictures(figures))),
+        *(_section(f"Inverted: {Path(one.observations).name}", _inversion(one, figures)) for one in run.inversions),
         _section("Classical solver, cheap to dear", _ladder(run)) if run.classical else "",
         _section("How to repeat it", _how(run)),
         _section("What the solver found about its answers", _health(run)),
@@ -176,6 +181,27 @@ def _pictures(folder: Path) -> Iterable[str]:
 def _place(name: str) -> int:
     """Where among the known pictures one of this name stands; after them all if it is not known."""
     return next((i for i, word in enumerate(_CAPTIONS) if name.startswith(word)), len(_CAPTIONS))
+
+
+def _inversion(found: Inverted, figures: Path) -> str:
+    """What one set of observations has said: in a sentence, numbers and pictures."""
+    told, noise = found.diagnosis, "inferred" if found.noise is None else "stated"
+    lead = (
+        f"{found.sensors} observations of {found.field} carry {number(told['information'])} nats about what is behind "
+        f"them. Noise {noise}: {number(found.noise_found)}."
+    )
+    facts: dict[str, Any] = {
+        "method": told["method"],
+        "R-hat, effective samples": ", ".join(number(told[name]) for name in ("rhat", "ess") if told.get(name)),
+        "mean squared misfit, in expected variances": number(told["misfit"]),
+        "held-out samples behind the model's own error": found.error_samples or "none: its answers were trusted",
+        **{name: number(value) for name, value in found.scores.items()},
+        "seconds": number(told["seconds"]),
+        "file": f"{found.folder}/posterior.nc",
+    }
+    rows = [("", [name, str(value)]) for name, value in facts.items() if value]
+    pictures = "".join(_pictures(figures.parent / found.folder / "figures"))
+    return f"<p>{escape(lead)}</p>{_list(told['notes']) if told['notes'] else ''}{_table(('', ''), rows)}{pictures}"
 
 
 def _how(run: Run) -> str:

@@ -15,8 +15,13 @@ import torch
 from torch import Tensor
 
 from ..data.fields import from_xarray, load_fields, save_fields, to_xarray
+from ..data.observations import Observations
+from ..operators._discrepancy import Discrepancy
+from ..operators._inference import Inversion, invert
+from ..operators._posterior import Posterior
 from ..pde import Grid, Signature, Solver
 from . import registry
+from ._inverting import latent_of, load_discrepancy
 from ._request import instances_of
 from ._saved import load_model
 from .pipeline import device_named
@@ -30,7 +35,8 @@ if TYPE_CHECKING:
 class Surrogate:
     """A fitted solver with its problem's signature and the grid it was trained on.
 
-    dtype   in which fields of files and of xarray are read
+    dtype         in which fields of files and of xarray are read
+    discrepancy   the model's own error, which inversions count with the noise; None: it is taken at its word
     """
 
     def __init__(
@@ -40,8 +46,10 @@ class Surrogate:
         grid: Grid,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
+        discrepancy: Discrepancy | None = None,
     ) -> None:
         self.solver, self.signature, self.grid, self.device, self.dtype = solver, signature, grid, device, dtype
+        self.discrepancy = discrepancy
 
     def __call__(self, inputs: Any, times: Sequence[float] | None = None) -> Any:
         """Solve for one or many inputs.
@@ -94,6 +102,24 @@ class Surrogate:
         with torch.no_grad():
             return self.solver(values.to(self.device), grid, times).cpu()
 
+    def invert(
+        self,
+        observations: Observations | Path | str,
+        *,
+        how: Inversion = Inversion(),  # noqa: B008 - frozen
+        resolution: int | Sequence[int] | None = None,
+    ) -> Posterior:
+        """What may lie behind observations (or a file of them), as samples of inputs and solution.
+
+        resolution   of the grid on which the posterior is wanted; default: the training grid's
+
+        Raises ``ValueError`` for models without a latent, and for observations that this problem cannot have.
+        """
+        known = observations if isinstance(observations, Observations) else Observations.load(observations)
+        grid = self.grid if resolution is None else self.grid.at(resolution)
+        model = latent_of(self.solver)
+        return invert(model, known, self.signature, grid, how=how, discrepancy=self.discrepancy)
+
     def _times(self, times: Sequence[float] | None) -> Sequence[float] | None:
         """Of the frames of an answer; None for a static map."""
         return (times or self.signature.times) if self.signature.evolves else None
@@ -112,4 +138,5 @@ def load(folder: str | Path, device: str = "cpu") -> Surrogate:
     blueprint, solver = load_model(Path(folder), target)
     alone = instances_of(registry.find_model(blueprint.model)) > 0  # exact beyond single precision, so asked in double
     dtype = torch.float64 if alone else torch.float32
-    return Surrogate(solver, Signature.from_dict(blueprint.signature), Grid.from_dict(blueprint.grid), target, dtype)
+    signature, grid = Signature.from_dict(blueprint.signature), Grid.from_dict(blueprint.grid)
+    return Surrogate(solver, signature, grid, target, dtype, load_discrepancy(Path(folder), signature, grid))

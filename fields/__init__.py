@@ -10,32 +10,57 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._adjust import Adjustment
-    from ._field import Field
+    from ._archive import Archive, load_field, save_field
+    from ._builder import fields_of, solver_of
+    from ._compress import Request, compressed
+    from ._field import Field, derivative
     from ._fit import Plan, Samples, fit, gridded, represent
+    from ._network import Network
     from ._solve import FieldSolver, MisfitWarning
+    from ._xarray import FieldBackend
 
 _HOMES = {
     "Adjustment": "_adjust",
+    "Archive": "_archive",
     "Field": "_field",
+    "FieldBackend": "_xarray",
     "FieldSolver": "_solve",
     "MisfitWarning": "_solve",
+    "Network": "_network",
     "Plan": "_fit",
+    "Request": "_compress",
     "Samples": "_fit",
+    "compressed": "_compress",
+    "derivative": "_field",
+    "fields_of": "_builder",
     "fit": "_fit",
     "gridded": "_fit",
+    "load_field": "_archive",
     "represent": "_fit",
+    "save_field": "_archive",
+    "solver_of": "_builder",
 }
 
 __all__ = [
     "Adjustment",
+    "Archive",
     "Field",
+    "FieldBackend",
     "FieldSolver",
     "MisfitWarning",
+    "Network",
     "Plan",
+    "Request",
     "Samples",
+    "compressed",
+    "derivative",
+    "fields_of",
     "fit",
     "gridded",
+    "load_field",
     "represent",
+    "save_field",
+    "solver_of",
 ]
 
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from ..pde import Condition, Grid
+from ..pde import Axis, Condition, Grid
 from ._activations import exponential
 from ._conditions import Lift
 from ._jet import Jet, Second, by_forward_mode, seed
@@ -53,7 +53,8 @@ class Field(nn.Module):
             raise ValueError(f"Conditions on faces are imposed on plain fields; this one is {form}.")
         if form == "solenoidal" and domain.dim not in (2, 3):
             raise ValueError(f"A field without divergence lives in 2 or 3 dimensions, got {domain.dim}.")
-        self.domain, self.network, self.form = domain, network, form
+        self.domain, self.network, self.form, self.conditions = domain, network, form, tuple(conditions)
+        self.recipe: tuple[str, dict[str, Any]] | None = None  # file and options of the network, where it is one's
         dtype = next(network.parameters()).dtype
         dtype = torch.float64 if dtype in (torch.float64, torch.complex128) else torch.float32
         self.lift = Lift(domain, conditions).to(dtype) if conditions else None
@@ -91,23 +92,30 @@ class Field(nn.Module):
             return Jet(self._curl(points)[None])
         return self._plain(seed(points, gradient=gradient, second=second))
 
+    def outer(self, axes: Sequence[Tensor], *, extrapolate: bool = False) -> Float[Tensor, "channel *space"]:
+        """Values on the product of positions along each axis [physical units], which some networks do faster."""
+        if not extrapolate:
+            self.check_axes(axes)
+        if self.form != "plain" or self.lift is not None:
+            mesh = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1).t()
+            return self(mesh, extrapolate=True).t().unflatten(1, [len(x) for x in axes])
+        internal = [(x.to(self.lower) - a) * b - 1 for x, a, b in zip(axes, self.lower, self.slope, strict=True)]
+        shape = (-1, *[1] * len(axes))
+        return self.network.outer(internal) * self.scale.view(shape) + self.mean.view(shape)
+
+    def check_axes(self, axes: Sequence[Tensor]) -> None:
+        """Refuse positions along axes that are not of this domain."""
+        if len(axes) != self.domain.dim:
+            raise ValueError(f"Points of this field have {self.domain.dim} coordinates, got {len(axes)}.")
+        for axis, x in zip(self.domain.axes, axes, strict=True):
+            check_along(axis, x)
+
     def check(self, points: Float[Tensor, "point dim"]) -> None:
         """Refuse points that are not of this domain."""
         if points.shape[1] != self.domain.dim:
             raise ValueError(f"Points of this field have {self.domain.dim} coordinates, got {points.shape[1]}.")
         for j, axis in enumerate(self.domain.axes):
-            x, slack = (
-                points[:, j],
-                EDGE * axis.length + 1e-6 * max(abs(axis.lower), abs(axis.upper)) * (points.dtype == torch.float32),
-            )
-            outside = ~torch.isfinite(x)
-            if not axis.periodic:
-                outside |= (x < axis.lower - slack) | (x > axis.upper + slack)
-            if bool(outside.any()):
-                raise ValueError(
-                    f"{int(outside.sum())} of {len(x)} points lie outside {axis.name} in [{axis.lower:g}, "
-                    f"{axis.upper:g}] (first: {float(x[outside][0]):g}); pass extrapolate=True to ask all the same."
-                )
+            check_along(axis, points[:, j])
 
     def _plain(self, at: Jet) -> Jet:
         """The jet of the values from that of the positions."""
@@ -124,6 +132,19 @@ class Field(nn.Module):
             return torch.stack([first[1, :, 0], -first[0, :, 0]], dim=-1)
         pairs = ((1, 2), (2, 0), (0, 1))
         return torch.stack([first[a, :, b] - first[b, :, a] for a, b in pairs], dim=-1)
+
+
+def check_along(axis: Axis, x: Float[Tensor, " point"]) -> None:
+    """Refuse positions along an axis that are outside of it, or not numbers."""
+    slack = EDGE * axis.length + 1e-6 * max(abs(axis.lower), abs(axis.upper)) * (x.dtype == torch.float32)
+    outside = ~torch.isfinite(x)
+    if not axis.periodic:
+        outside |= (x < axis.lower - slack) | (x > axis.upper + slack)
+    if bool(outside.any()):
+        raise ValueError(
+            f"{int(outside.sum())} of {len(x)} points lie outside {axis.name} in [{axis.lower:g}, {axis.upper:g}] "
+            f"(first: {float(x[outside][0]):g}); pass extrapolate=True to ask all the same."
+        )
 
 
 def composed(
@@ -160,6 +181,23 @@ def composed(
     return Field(domain, made, form=form, **promises)
 
 
+def derivative(field: Field, points: Float[Tensor, "point dim"], axes: Sequence[int]) -> Float[Tensor, "point channel"]:
+    """The derivative by these axes, one after the other, in physical units; not checked for points outside.
+
+    Up to the second along one axis from one jet, others by forward mode through the jets of lower ones.
+    """
+    if not axes:
+        return field.jet(points).value
+    if len(axes) == 1:
+        return field.jet(points, gradient=True).first[axes[0]]
+    if len(axes) == 2 and axes[0] == axes[1]:
+        return field.jet(points, second="axes").seconds[axes[0]]
+    *rest, last = sorted(axes)  # equal ones together
+    unit = torch.zeros_like(points)
+    unit[:, last] = 1.0
+    return torch.func.jvp(lambda x: derivative(field, x, rest), (points,), (unit,))[1]
+
+
 def points_of(grid: Grid, *, dtype: torch.dtype = torch.float64) -> Float[Tensor, "point dim"]:
     """The nodes of a grid as a list, in array order."""
     return grid.mesh(dtype=dtype).flatten(1).t().contiguous()
@@ -168,5 +206,4 @@ def points_of(grid: Grid, *, dtype: torch.dtype = torch.float64) -> Float[Tensor
 def on_grid(field: Field, grid: Grid, *, dtype: torch.dtype = torch.float32) -> Float[Tensor, "channel *space"]:
     """A field at the nodes of a grid."""
     with torch.no_grad():
-        values = field(points_of(grid, dtype=dtype))
-    return values.t().unflatten(1, grid.shape)
+        return field.outer(grid.coordinates(dtype=dtype))

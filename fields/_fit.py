@@ -11,8 +11,10 @@ kept, is that on points held out. Deterministic under a seed; a checkpoint resum
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +67,52 @@ class Samples:
         return len(self.points)
 
 
+class Pool(ABC):
+    """Where a fit draws its points from.
+
+    held    points kept out of the fit and judged on
+    sizes   per channel: deviation of the values, root mean square of the gradients where there are any
+    """
+
+    held: Samples
+    sizes: tuple[Tensor, Tensor | None]
+
+    @abstractmethod
+    def draw(self, step: int, count: int, generator: Generator) -> Samples:
+        """So many points for a step (0: all), the same whenever it is asked with the same generator's state."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Points that may be drawn."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> float:
+        """A number that other values would hardly have."""
+
+
+class Memory(Pool):
+    """All samples in memory; a random share of them is held out."""
+
+    def __init__(self, samples: Samples, holdout: float, generator: Generator) -> None:
+        order = torch.randperm(len(samples), generator=generator)
+        kept = round(holdout * len(samples))
+        self.held, self.train = samples.at(order[:kept].sort().values), samples.at(order[kept:].sort().values)
+        self.sizes = _sizes(samples)
+
+    def draw(self, step: int, count: int, generator: Generator) -> Samples:
+        if not 0 < count < len(self.train):
+            return self.train
+        return self.train.at(torch.randint(len(self.train), (count,), generator=generator))
+
+    def __len__(self) -> int:
+        return len(self.train)
+
+    @property
+    def fingerprint(self) -> float:
+        return float(self.train.values.double().sum())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """How a field is fitted.
@@ -106,7 +154,7 @@ class Plan:
 
 def fit(
     field: Field,
-    samples: Samples,
+    samples: Samples | Pool,
     plan: Plan = Plan(),
     *,
     callbacks: Sequence[Callback] = (),
@@ -115,12 +163,14 @@ def fit(
 ) -> History:
     """Fit in place; the field is left with the best weights on the points held out (without any: the last ones).
 
+    samples     all of them, or a pool that draws them from where they lie
     checkpoint  a file to write, and to resume from where it exists
     adjust      inductive gradient adjustment of the residuals (full batch, values only)
     """
-    if adjust is not None and (samples.gradients is not None or plan.batch):
+    gradients = isinstance(samples, Samples) and samples.gradients is not None
+    if adjust is not None and (gradients or plan.batch or isinstance(samples, Pool)):
         raise ValueError("Gradient adjustment is for values on all points: leave gradients out, and batch=0.")
-    if not plan.values and samples.gradients is None:
+    if not plan.values and not gradients:
         raise ValueError("values=False fits gradients alone, but none are given.")
     return _Fit(field, samples, plan, callbacks, checkpoint, adjust).run()
 
@@ -129,16 +179,14 @@ class _Fit:
     """One fit: ``run`` once."""
 
     def __init__(
-        self, field: Field, samples: Samples, plan: Plan, callbacks: Sequence[Callback], checkpoint: Path | None,
-        adjust: Adjustment | None,
+        self, field: Field, samples: Samples | Pool, plan: Plan, callbacks: Sequence[Callback],
+        checkpoint: Path | None, adjust: Adjustment | None,
     ) -> None:  # fmt: skip
         self.field, self.plan, self.callbacks, self.checkpoint = field, plan, callbacks, checkpoint
         self.generator = Generator().manual_seed(plan.seed)
-        order = torch.randperm(len(samples), generator=self.generator)
-        kept = round(plan.holdout * len(samples))
-        self.held, self.train = samples.at(order[:kept].sort().values), samples.at(order[kept:].sort().values)
-        self.sizes = _sizes(samples)
-        self.adjust = None if adjust is None else adjust.on(self.train.points)
+        self.pool = samples if isinstance(samples, Pool) else Memory(samples, plan.holdout, self.generator)
+        self.held = self.pool.held
+        self.adjust = None if adjust is None else adjust.on(self.pool.draw(0, 0, self.generator).points)
         self.optimizer = torch.optim.Adam([p for p in field.parameters() if p.requires_grad], lr=plan.learning_rate)
         self.history, self.step, self.spent = History(), 0, 0.0
         self.least, self.best = math.inf, copy.deepcopy(field.network.state_dict())
@@ -177,14 +225,12 @@ class _Fit:
         return told
 
     def _loss(self) -> tuple[Tensor, float]:
-        part = self.train
-        if 0 < self.plan.batch < len(part):
-            part = part.at(torch.randint(len(part), (self.plan.batch,), generator=self.generator))
+        part = self.pool.draw(self.step, self.plan.batch, self.generator)
         if self.adjust is not None:
-            values = self.field.jet(part.points).value / self.sizes[0]
-            misfit = values - part.values / self.sizes[0]
+            values = self.field.jet(part.points).value / self.pool.sizes[0]
+            misfit = values - part.values / self.pool.sizes[0]
             return self.adjust.loss(self.field, part.points, values, misfit), float(misfit.detach().square().mean())
-        loss = loss_of(self.field, part, self.plan, self.sizes)
+        loss = loss_of(self.field, part, self.plan, self.pool.sizes)
         return loss, float(loss.detach())
 
     def _judge(self, loss: float) -> None:
@@ -199,7 +245,7 @@ class _Fit:
             callback.epoch(row)
 
     def _told(self, loss: float) -> bool:
-        rate = self.step * (self.plan.batch or len(self.train)) / max(self.spent, 1e-9)
+        rate = self.step * (self.plan.batch or len(self.pool)) / max(self.spent, 1e-9)
         fraction = self.step / self.plan.steps
         progress = Progress(self.step, self.plan.steps, self.step, fraction, loss, self.spent, rate)
         for callback in self.callbacks:
@@ -211,7 +257,7 @@ class _Fit:
         self.field.network.load_state_dict(self.best)
 
     def _key(self) -> list[Any]:
-        return [str(self.plan), len(self.train), float(self.train.values.double().sum())]
+        return [str(self.plan), len(self.pool), self.pool.fingerprint]
 
     def _save(self) -> None:
         if self.checkpoint is None:
@@ -288,16 +334,31 @@ def represent(
                   is taken where none predicts anything between the nodes: what is noise there can only be memorised.
     """
     samples = gridded(values, grid)
-    holdout = plan.holdout or 0.1
-    probe = Plan(**{**plan.__dict__, "steps": max(1, round(PROBE * plan.steps)), "holdout": holdout})
-    errors: dict[float, float] = {}
-    for kappa in kappas if len(kappas) > 1 else ():
-        tried = make(kappa)
-        fit(tried, samples, Plan(**{**probe.__dict__, "report_every": probe.steps}))
-        rest = _Fit(tried, samples, probe, (), None, None).held
-        errors[kappa] = heldout_error(tried, rest)
-    best = kappas[0] if not errors else min(errors, key=errors.__getitem__)
-    if errors and errors[best] > LOST:
-        best = kappas[-1]
+    best, errors = bandwidth_for(samples, make, plan, kappas=kappas)
     field = make(best)
     return field, fit(field, samples, plan, callbacks=callbacks, checkpoint=checkpoint), errors
+
+
+def bandwidth_for(
+    samples: Samples | Pool,
+    make: Callable[[float], Field],
+    plan: Plan,
+    *,
+    kappas: Sequence[float] = KAPPAS,
+    callbacks: Sequence[Callback] = (),
+    work: Path | None = None,
+) -> tuple[float, dict[float, float]]:
+    """The bandwidth that predicts points held out best after a short fit, and the errors of all that were tried.
+
+    work    a folder for checkpoints, from which the choice resumes
+    """
+    holdout = plan.holdout or 0.1
+    steps = max(1, round(PROBE * plan.steps))
+    probe = dataclasses.replace(plan, steps=steps, holdout=holdout, report_every=steps)
+    errors: dict[float, float] = {}
+    for kappa in kappas if len(kappas) > 1 else ():
+        tried = _Fit(make(kappa), samples, probe, callbacks, work and work / f"probe-{kappa:g}.pt", None)
+        tried.run()
+        errors[kappa] = heldout_error(tried.field, tried.held)
+    best = kappas[0] if not errors else min(errors, key=errors.__getitem__)
+    return (kappas[-1] if errors and errors[best] > LOST else best), errors

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -20,15 +20,38 @@ from ._activations import cosine_of, sine
 from ._jet import Jet, Pointwise, joined
 
 Initialisation = Literal["published", "vi3nr"]
+PIECE = 65_536  # points at a time on a product of positions
 PROBES = 4096  # points that an encoding's second moment is measured on
 
 
 class Network(nn.Module, ABC):
-    """Positions on [-1, 1]^dim -> channels, as jets."""
+    """Positions on [-1, 1]^dim -> channels, as jets.
+
+    precise    beginnings of the names of parameters that set phases: an archive keeps them in single precision
+    grows      the option that makes it larger
+    in_steps   names of parameters that are coefficients of orthogonal functions: an archive gives all of them one step
+    """
+
+    precise: tuple[str, ...] = ("linears.0.",)
+    grows: str = "width"
+    in_steps: tuple[str, ...] = ()
+
+    @classmethod
+    def matched(cls, waves: Sequence[float], **options: Any) -> dict[str, Any]:
+        """The options of a network that starts with these root mean square waves, one an axis [rad per internal unit],
+        from those that a user may give.
+        """
+        return {"bandwidth": tuple(waves), **options}
 
     @abstractmethod
     def forward(self, points: Jet) -> Jet:
         """The jet of the outputs."""
+
+    def outer(self, axes: Sequence[Tensor]) -> Float[Tensor, "channel *space"]:
+        """Values on the product of positions along each axis; a network that is a product may be faster at it."""
+        mesh = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1).t()
+        values = torch.cat([self(Jet(part[None])).value for part in mesh.split(PIECE)])
+        return values.t().unflatten(1, [len(x) for x in axes])
 
 
 class Circles(nn.Module):
@@ -89,10 +112,18 @@ class Layered(Network):
 
     def features(self, points: Jet) -> Jet:
         """What the last layer combines."""
-        jet: Jet = self.encoding(points)
-        for linear in self.linears[:-1]:
-            jet = apply(linear, jet).through(self.activation)
-        return jet
+        return self.hidden(points)[-1]
+
+    def hidden(self, points: Jet) -> list[Jet]:
+        """Every activated layer."""
+        layers: list[Jet] = [self.encoding(points)]
+        for level, linear in enumerate(self.linears[:-1]):
+            layers.append(self.activated(level, linear, layers[-1]))
+        return layers[1:] or layers
+
+    def activated(self, level: int, linear: nn.Module, jet: Jet) -> Jet:
+        """One layer with its activation."""
+        return apply(linear, jet).through(self.activation)
 
 
 def apply(linear: nn.Module, jet: Jet) -> Jet:

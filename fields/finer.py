@@ -11,25 +11,27 @@ Laplacian, where z = 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Generator
 
-from ..pde import Grid, Problem
-from ..training import Preset
 from ._activations import finer_sine
-from ._field import Field, composed
+from ._builder import QUICK, fields_of, solver_of
 from ._network import Circles, Layered, dense, set_bandwidth_, widths_of
-from ._solve import QUICK, FieldSolver
 
-INSTANCES = 1  # it learns from no data
-PRESETS: Mapping[tuple[str, str], Preset] = QUICK
+INSTANCES, PRESETS = 1, QUICK  # it learns from no data
 
 
 class Finer(Layered):
-    """Positions -> channels; periodic axes on circles."""
+    """Positions -> channels; periodic axes on circles.
+
+    width       units a layer
+    layers      of sines
+    omega       of the layers
+    spread      bound of the first layer's biases; None: torch's
+    bandwidth   root mean square of the first layer's wave numbers, one an axis [rad per internal unit]
+    """
 
     def __init__(
         self,
@@ -56,55 +58,6 @@ class Finer(Layered):
         super().__init__(linears, finer_sine(omega), circles)
 
 
-def field(
-    domain: Grid,
-    channels: int = 1,
-    *,
-    width: int = 256,
-    layers: int = 4,
-    omega: float = 30.0,
-    spread: float | None = None,
-    bandwidth: Sequence[float] | None = None,
-    seed: int = 0,
-    dtype: torch.dtype = torch.float32,
-    **promises: Any,
-) -> Field:
-    """A FINER network on the box of a grid; ``promises`` are those of :func:`~._field.composed`."""
-    generator = torch.Generator().manual_seed(seed)
-    periodic = [axis.periodic for axis in domain.axes]
-
-    def network(outputs: int) -> Finer:
-        return Finer(
-            domain.dim, outputs, width=width, layers=layers, omega=omega, spread=spread, bandwidth=bandwidth,
-            periodic=periodic, generator=generator, dtype=dtype,
-        )  # fmt: skip
-
-    return composed(domain, network, channels, generator=generator, **promises)
-
-
-def build(
-    problem: Problem,
-    grid: Grid,
-    *,
-    width: int = 48,
-    layers: int = 2,
-    kappa: float = 1.0,
-    iterations: int = 60,
-    points: int = 0,
-    seed: int = 0,
-) -> FieldSolver:
-    """A FINER network in double precision solves the declared equation, one instance at a time, from no data.
-
-    width        units a layer
-    layers       of sines
-    kappa        waves of the first layer in units of those of the source and the boundary data
-    iterations   of Levenberg-Marquardt at most
-    points       collocation points at a time; 0: two a weight
-    seed         of weights and points
-    """
-
-    def make(domain: Grid, waves: Sequence[float], **promises: Any) -> Field:
-        bandwidth = [kappa * k for k in waves]
-        return field(domain, width=width, layers=layers, bandwidth=bandwidth, seed=seed, **promises)
-
-    return FieldSolver(problem, grid, make, iterations=iterations, points=points, seed=seed)
+field = fields_of(Finer)
+matched = field.matched
+build = solver_of(Finer, width=48, layers=2)

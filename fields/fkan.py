@@ -16,23 +16,19 @@ scalars, which its forward pass does not use: 436,367.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from ..pde import Grid, Problem
-from ..training import Preset
 from ._activations import cosine_of, hyperbolic, power, sigmoid, sine
-from ._field import Field, composed
+from ._builder import QUICK, fields_of, solver_of
 from ._jet import Jet, joined
 from ._network import Network, apply, check_sizes, dense, normal
-from ._solve import QUICK, FieldSolver
 
-INSTANCES = 1  # it learns from no data
-PRESETS: Mapping[tuple[str, str], Preset] = QUICK
+INSTANCES, PRESETS = 1, QUICK  # it learns from no data
 STEEP = 30.0
 Gate = Literal["gated", "tanh"]
 RELEASED = (128, 256, 256, 256, 512)
@@ -78,7 +74,24 @@ class LayerNorm(nn.LayerNorm):
 
 
 class Fkan(Network):
-    """Positions -> channels; ``widths`` of the Fourier layer and of the hidden layers."""
+    """Positions -> channels.
+
+    widths      of the Fourier layer and of the hidden layers
+    harmonics   K; more than the band of the field alias between the nodes
+    gate        gated: as released; tanh: as the paper's summary has it
+    """
+
+    precise = ()  # its waves are whole numbers
+
+    @classmethod
+    def matched(cls, waves: Sequence[float], *, width: int = 32, layers: int = 2, **options: Any) -> dict[str, Any]:
+        """As many harmonics as the highest wave, at least 4.
+
+        width    channels a layer
+        layers   the Fourier layer and the hidden layers
+        """
+        told = {"widths": (width,) * layers, "harmonics": max(4, math.ceil(max(waves)))}
+        return {**told, **options}
 
     def __init__(
         self,
@@ -117,55 +130,6 @@ class Fkan(Network):
         return steep if self.gate == "tanh" else (z + steep) * z.through(sigmoid)
 
 
-def field(
-    domain: Grid,
-    channels: int = 1,
-    *,
-    widths: Sequence[int] = RELEASED,
-    harmonics: int = 270,
-    gate: Gate = "gated",
-    seed: int = 0,
-    dtype: torch.dtype = torch.float32,
-    **promises: Any,
-) -> Field:
-    """An FKAN on the box of a grid. ``harmonics`` is to follow the band of the field: more alias between the nodes."""
-    generator = torch.Generator().manual_seed(seed)
-    periodic = [axis.periodic for axis in domain.axes]
-
-    def network(outputs: int) -> Fkan:
-        return Fkan(
-            domain.dim, outputs, widths=widths, harmonics=harmonics, gate=gate, periodic=periodic,
-            generator=generator, dtype=dtype,
-        )  # fmt: skip
-
-    return composed(domain, network, channels, generator=generator, **promises)
-
-
-def build(
-    problem: Problem,
-    grid: Grid,
-    *,
-    width: int = 32,
-    layers: int = 2,
-    kappa: float = 1.0,
-    gate: Gate = "gated",
-    iterations: int = 60,
-    points: int = 0,
-    seed: int = 0,
-) -> FieldSolver:
-    """An FKAN in double precision solves the problem's declared equation, one instance at a time, from no data.
-
-    width        channels a layer
-    layers       the Fourier layer and the hidden layers
-    kappa        harmonics in units of the highest root mean square wave of source and boundary data, at least 4
-    gate         gated: as released; tanh: as the paper's summary has it
-    iterations   of Levenberg-Marquardt at most
-    points       collocation points at a time; 0: two a weight
-    seed         of weights and points
-    """
-
-    def make(domain: Grid, waves: Sequence[float], **promises: Any) -> Field:
-        harmonics = max(4, math.ceil(kappa * max(waves)))
-        return field(domain, widths=(width,) * layers, harmonics=harmonics, gate=gate, seed=seed, **promises)
-
-    return FieldSolver(problem, grid, make, iterations=iterations, points=points, seed=seed)
+field = fields_of(Fkan)
+matched = field.matched
+build = solver_of(Fkan, width=32, layers=2, gate="gated")

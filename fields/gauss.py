@@ -9,25 +9,26 @@ faster.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Generator
 
-from ..pde import Grid, Problem
-from ..training import Preset
 from ._activations import bell
-from ._field import Field, composed
+from ._builder import QUICK, fields_of, solver_of
 from ._network import Circles, Layered, dense, set_bandwidth_, widths_of
-from ._solve import QUICK, FieldSolver
 
-INSTANCES = 1  # it learns from no data
-PRESETS: Mapping[tuple[str, str], Preset] = QUICK
+INSTANCES, PRESETS = 1, QUICK  # it learns from no data
 
 
 class Gauss(Layered):
-    """Positions -> channels; periodic axes on circles."""
+    """Positions -> channels; periodic axes on circles.
+
+    width       units a layer
+    layers      of bells
+    sharpness   c of the activation; images take 30, solutions with derivatives about 1
+    bandwidth   root mean square of the slopes of the first layer's bells, one an axis [per internal unit]
+    """
 
     def __init__(
         self,
@@ -50,58 +51,6 @@ class Gauss(Layered):
         super().__init__(linears, bell(sharpness), circles)
 
 
-def field(
-    domain: Grid,
-    channels: int = 1,
-    *,
-    width: int = 256,
-    layers: int = 4,
-    sharpness: float = 30.0,
-    bandwidth: Sequence[float] | None = None,
-    seed: int = 0,
-    dtype: torch.dtype = torch.float32,
-    **promises: Any,
-) -> Field:
-    """A Gaussian network on the box of a grid; ``promises`` are those of :func:`~._field.composed`."""
-    generator = torch.Generator().manual_seed(seed)
-    periodic = [axis.periodic for axis in domain.axes]
-
-    def network(outputs: int) -> Gauss:
-        return Gauss(
-            domain.dim, outputs, width=width, layers=layers, sharpness=sharpness, bandwidth=bandwidth,
-            periodic=periodic, generator=generator, dtype=dtype,
-        )  # fmt: skip
-
-    return composed(domain, network, channels, generator=generator, **promises)
-
-
-def build(
-    problem: Problem,
-    grid: Grid,
-    *,
-    width: int = 48,
-    layers: int = 2,
-    sharpness: float = 1.0,
-    kappa: float = 1.0,
-    iterations: int = 60,
-    points: int = 0,
-    seed: int = 0,
-) -> FieldSolver:
-    """A Gaussian network in double precision solves the declared equation, one instance at a time, from no data.
-
-    width        units a layer
-    layers       of bells
-    sharpness    c of the activation; images take 30, solutions with derivatives about 1
-    kappa        slopes of the first layer's bells in units of the waves of source and boundary data
-    iterations   of Levenberg-Marquardt at most
-    points       collocation points at a time; 0: two a weight
-    seed         of weights and points
-    """
-
-    def make(domain: Grid, waves: Sequence[float], **promises: Any) -> Field:
-        bandwidth = [kappa * k for k in waves]
-        return field(
-            domain, width=width, layers=layers, sharpness=sharpness, bandwidth=bandwidth, seed=seed, **promises
-        )
-
-    return FieldSolver(problem, grid, make, iterations=iterations, points=points, seed=seed)
+field = fields_of(Gauss)
+matched = field.matched
+build = solver_of(Gauss, width=48, layers=2, sharpness=1.0)

@@ -12,23 +12,18 @@ optimiser trains them: in the released benchmarks it is built before them. As a 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Generator, nn
 
-from ..pde import Grid, Problem
-from ..training import Preset
 from ._activations import cosine_of, gelu, sine
-from ._field import Field, composed
+from ._builder import QUICK, fields_of, solver_of
 from ._jet import Jet, joined
 from ._network import Circles, Network, apply, check_sizes, dense, normal, uniform_, widths_of
-from ._solve import QUICK, FieldSolver
 from .fkan import LayerNorm
 
-INSTANCES = 1  # it learns from no data
-PRESETS: Mapping[tuple[str, str], Preset] = QUICK
+INSTANCES, PRESETS = 1, QUICK  # it learns from no data
 
 
 class KafLayer(nn.Module):
@@ -58,7 +53,15 @@ class KafLayer(nn.Module):
 
 
 class Kaf(Network):
-    """Positions -> channels; ``layers`` of KAF before the last, affine one."""
+    """Positions -> channels; periodic axes on circles.
+
+    width       channels a layer
+    layers      of KAF, before the last, affine one
+    waves       learnt frequencies a layer
+    bandwidth   root mean square of the first layer's frequencies, one an axis [rad per internal unit]
+    """
+
+    precise = ("layers.0.omega", "layers.0.phase")
 
     def __init__(
         self,
@@ -104,56 +107,6 @@ class Kaf(Network):
         return apply(self.last, jet)
 
 
-def field(
-    domain: Grid,
-    channels: int = 1,
-    *,
-    width: int = 128,
-    layers: int = 4,
-    waves: int = 9,
-    bandwidth: Sequence[float] | None = None,
-    seed: int = 0,
-    dtype: torch.dtype = torch.float32,
-    **promises: Any,
-) -> Field:
-    """A KAF on the box of a grid; ``promises`` are those of :func:`~._field.composed`."""
-    generator = torch.Generator().manual_seed(seed)
-    periodic = [axis.periodic for axis in domain.axes]
-
-    def network(outputs: int) -> Kaf:
-        return Kaf(
-            domain.dim, outputs, width=width, layers=layers, waves=waves, bandwidth=bandwidth, periodic=periodic,
-            generator=generator, dtype=dtype,
-        )  # fmt: skip
-
-    return composed(domain, network, channels, generator=generator, **promises)
-
-
-def build(
-    problem: Problem,
-    grid: Grid,
-    *,
-    width: int = 32,
-    layers: int = 2,
-    waves: int = 16,
-    kappa: float = 1.0,
-    iterations: int = 60,
-    points: int = 0,
-    seed: int = 0,
-) -> FieldSolver:
-    """A KAF in double precision solves the declared equation, one instance at a time, from no data.
-
-    width        channels a layer
-    layers       of KAF
-    waves        learnt frequencies a layer
-    kappa        the first layer's frequencies in units of those of the source and the boundary data
-    iterations   of Levenberg-Marquardt at most
-    points       collocation points at a time; 0: two a weight
-    seed         of weights and points
-    """
-
-    def make(domain: Grid, given: Sequence[float], **promises: Any) -> Field:
-        bandwidth = [kappa * k for k in given]
-        return field(domain, width=width, layers=layers, waves=waves, bandwidth=bandwidth, seed=seed, **promises)
-
-    return FieldSolver(problem, grid, make, iterations=iterations, points=points, seed=seed)
+field = fields_of(Kaf)
+matched = field.matched
+build = solver_of(Kaf, width=32, layers=2, waves=16)

@@ -17,23 +17,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from ..pde import Grid, Problem
-from ..training import Preset
 from ._activations import cosine_of, gelu, sine
-from ._field import Field, composed
+from ._builder import QUICK, fields_of, solver_of
 from ._jet import Jet, joined
 from ._network import Layered, check_sizes, dense, normal, widths_of
-from ._solve import QUICK, FieldSolver
 
-INSTANCES = 1  # it learns from no data
-PRESETS: Mapping[tuple[str, str], Preset] = QUICK
+INSTANCES, PRESETS = 1, QUICK  # it learns from no data
 SHARP = 10.0  # beta of the softplus
 
 
@@ -50,10 +46,12 @@ class Phasors(nn.Module):
         super().__init__()
         check_sizes(features=features, modes=modes, reduced=reduced)
         few = [0, *(2**i for i in range(reduced - 1))]
-        volumes = []
+        volumes, self.periodic = [], tuple(periodic)
+        self.keys: list[tuple[int, ...]] = []  # the volume of a phasor, then its wave
         for axis in range(dim):
             choices = [few if j == axis else list(range(-modes, modes + 1)) for j in range(dim)]
             volumes += [(wave, 1.0 if wave[axis] == 0 else 2.0) for wave in itertools.product(*choices)]
+            self.keys += [(axis, *wave) for wave in itertools.product(*choices)]
         unit = torch.tensor([math.pi if circle else math.pi / 2 for circle in periodic], dtype=torch.float64)
         self.register_buffer("waves", (torch.tensor([w for w, _ in volumes]) * unit).to(dtype), persistent=False)
         twice = torch.tensor([m for _, m in volumes] * 2, dtype=dtype)
@@ -69,6 +67,23 @@ class Phasors(nn.Module):
         alpha = nn.functional.softplus(self.amplitude, beta=SHARP)
         return features.linear(self.weight * self.multiplicity * alpha)
 
+    @torch.no_grad()
+    def enlarged(self, modes: int, reduced: int) -> Phasors:
+        """More phasors, the new ones zero: the same function, from which a fit goes on (coarse to fine)."""
+        dim, features = self.waves.shape[1], len(self.weight)
+        made = Phasors(
+            dim, features, modes=modes, reduced=reduced, periodic=self.periodic, generator=torch.Generator(),
+            dtype=self.weight.dtype,
+        )  # fmt: skip
+        places = {key: number for number, key in enumerate(made.keys)}
+        if absent := [key for key in self.keys if key not in places]:
+            raise ValueError(f"{modes} modes and {reduced} reduced ones leave out {len(absent)} of the present ones.")
+        chosen = torch.tensor([places[key] for key in self.keys])
+        made.weight.zero_()
+        made.weight.unflatten(1, (2, -1))[:, :, chosen] = self.weight.unflatten(1, (2, -1))
+        made.amplitude.copy_(self.amplitude)
+        return made
+
     def energy(self) -> Float[Tensor, ""]:
         """Mean of |i k P_k|² over the phasors: the energy of the features' gradients."""
         power = self.weight.unflatten(1, (2, -1)).square().sum(dim=1)
@@ -76,7 +91,22 @@ class Phasors(nn.Module):
 
 
 class Pref(Layered):
-    """Positions -> channels: phasors, then ``layers`` activated layers."""
+    """Positions -> channels.
+
+    width      units a layer of the perceptron
+    layers     of the perceptron
+    features   sums of phasors
+    modes      highest wave along the dense axes of a volume; 0: the highest of the waves it is to start with
+    reduced    waves along its reduced axis: 0, 1, 2, 4, …
+    """
+
+    precise = ()  # its waves are whole numbers
+    grows = "features"
+
+    @classmethod
+    def matched(cls, waves: Sequence[float], *, modes: int = 0, **options: Any) -> dict[str, Any]:
+        """Modes up to the highest wave, at least 4."""
+        return {"modes": modes or max(4, math.ceil(max(waves) / math.pi)), **options}
 
     def __init__(
         self,
@@ -107,59 +137,6 @@ class Pref(Layered):
         return self.encoding.energy()  # type: ignore[operator] # Phasors
 
 
-def field(
-    domain: Grid,
-    channels: int = 1,
-    *,
-    width: int = 64,
-    layers: int = 1,
-    features: int = 16,
-    modes: int = 8,
-    reduced: int = 5,
-    seed: int = 0,
-    dtype: torch.dtype = torch.float32,
-    **promises: Any,
-) -> Field:
-    """Phasors on the box of a grid; ``promises`` are those of :func:`~._field.composed`."""
-    generator = torch.Generator().manual_seed(seed)
-    periodic = [axis.periodic for axis in domain.axes]
-
-    def network(outputs: int) -> Pref:
-        return Pref(
-            domain.dim, outputs, width=width, layers=layers, features=features, modes=modes, reduced=reduced,
-            periodic=periodic, generator=generator, dtype=dtype,
-        )  # fmt: skip
-
-    return composed(domain, network, channels, generator=generator, **promises)
-
-
-def build(
-    problem: Problem,
-    grid: Grid,
-    *,
-    width: int = 32,
-    layers: int = 1,
-    features: int = 8,
-    modes: int = 4,
-    reduced: int = 4,
-    iterations: int = 60,
-    points: int = 0,
-    seed: int = 0,
-) -> FieldSolver:
-    """Learnt phasors in double precision solve the declared equation, one instance at a time, from no data.
-
-    width        units a layer of the perceptron
-    layers       of the perceptron
-    features     sums of phasors
-    modes        highest wave along the dense axes of a volume
-    reduced      waves along its reduced axis: 0, 1, 2, 4, …
-    iterations   of Levenberg-Marquardt at most
-    points       collocation points at a time; 0: two a weight
-    seed         of weights and points
-    """
-
-    def make(domain: Grid, waves: Sequence[float], **promises: Any) -> Field:
-        options: dict[str, Any] = {"features": features, "modes": modes, "reduced": reduced}
-        return field(domain, width=width, layers=layers, seed=seed, **options, **promises)
-
-    return FieldSolver(problem, grid, make, iterations=iterations, points=points, seed=seed)
+field = fields_of(Pref)
+matched = field.matched
+build = solver_of(Pref, width=32, layers=1, features=8, modes=4, reduced=4)

@@ -10,22 +10,18 @@ a field see the encoding's curvature only. ``activation="gelu"``, the default, i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor, nn
 
-from ..pde import Grid, Problem
-from ..training import Preset
 from ._activations import cosine_of, gelu, relu, sine
-from ._field import Field, composed
+from ._builder import QUICK, fields_of, solver_of
 from ._jet import Jet, joined
 from ._network import Layered, dense, normal, widths_of
-from ._solve import QUICK, FieldSolver
 
-INSTANCES = 1  # it learns from no data
-PRESETS: Mapping[tuple[str, str], Preset] = QUICK
+INSTANCES, PRESETS = 1, QUICK  # it learns from no data
 Activation = Literal["gelu", "relu"]
 
 
@@ -39,8 +35,16 @@ class RandomWaves(nn.Module):
     ) -> None:
         super().__init__()
         drawn = normal((count, len(sigma)), generator) * torch.as_tensor(sigma, dtype=torch.float64)
-        whole = (drawn / math.pi).round() * math.pi
-        self.register_buffer("waves", torch.where(torch.tensor(list(periodic)), whole, drawn).to(dtype))
+        self.periodic = tuple(periodic)
+        self.register_buffer("waves", drawn.to(dtype))
+        self.round_()
+
+    @torch.no_grad()
+    def round_(self) -> None:
+        """Round what has to be whole."""
+        whole = (self.waves / math.pi).round() * math.pi
+        periodic = torch.tensor(self.periodic, device=whole.device)
+        self.waves.copy_(torch.where(periodic, whole, self.waves))
 
     def forward(self, points: Jet) -> Jet:
         angles = points.linear(self.waves)
@@ -48,7 +52,21 @@ class RandomWaves(nn.Module):
 
 
 class Rff(Layered):
-    """Positions -> channels; ``features`` random waves, then ``layers`` activated layers."""
+    """Positions -> channels.
+
+    width        units a layer
+    layers       activated layers after the waves
+    features     random waves
+    sigma        their deviation, one an axis or one for all [rad per internal unit]
+    activation   gelu, or relu: as published, without second derivatives
+    """
+
+    precise = ("encoding.waves",)
+
+    @classmethod
+    def matched(cls, waves: Sequence[float], **options: Any) -> dict[str, Any]:
+        """Random waves with this deviation; as many as units a layer."""
+        return {"sigma": tuple(waves), "features": options.get("width", 256), **options}
 
     def __init__(
         self,
@@ -72,55 +90,6 @@ class Rff(Layered):
         super().__init__(linears, gelu if activation == "gelu" else relu, encoding)
 
 
-def field(
-    domain: Grid,
-    channels: int = 1,
-    *,
-    width: int = 256,
-    layers: int = 3,
-    features: int = 256,
-    sigma: Sequence[float] | float = 10.0,
-    activation: Activation = "gelu",
-    seed: int = 0,
-    dtype: torch.dtype = torch.float32,
-    **promises: Any,
-) -> Field:
-    """Random Fourier features on the box of a grid; ``promises`` are those of :func:`~._field.composed`."""
-    generator = torch.Generator().manual_seed(seed)
-    periodic = [axis.periodic for axis in domain.axes]
-
-    def network(outputs: int) -> Rff:
-        return Rff(
-            domain.dim, outputs, width=width, layers=layers, features=features, sigma=sigma, activation=activation,
-            periodic=periodic, generator=generator, dtype=dtype,
-        )  # fmt: skip
-
-    return composed(domain, network, channels, generator=generator, **promises)
-
-
-def build(
-    problem: Problem,
-    grid: Grid,
-    *,
-    width: int = 32,
-    layers: int = 2,
-    kappa: float = 1.0,
-    iterations: int = 60,
-    points: int = 0,
-    seed: int = 0,
-) -> FieldSolver:
-    """Random Fourier features in double precision solve the declared equation, one instance at a time, from no data.
-
-    width        units a layer, and random waves
-    layers       activated layers after the waves
-    kappa        deviation of the random waves in units of those of the source and the boundary data
-    iterations   of Levenberg-Marquardt at most
-    points       collocation points at a time; 0: two a weight
-    seed         of weights and points
-    """
-
-    def make(domain: Grid, waves: Sequence[float], **promises: Any) -> Field:
-        sigma = [kappa * k for k in waves]
-        return field(domain, width=width, layers=layers, features=width, sigma=sigma, seed=seed, **promises)
-
-    return FieldSolver(problem, grid, make, iterations=iterations, points=points, seed=seed)
+field = fields_of(Rff)
+matched = field.matched
+build = solver_of(Rff, width=32, layers=2)

@@ -11,28 +11,26 @@ equations; what it means depends on the field's own waves: ``bandwidth`` sets it
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from ..kernels.sine_layer import sine_layer
-from ..pde import Grid, Problem
-from ..training import Preset
 from ._activations import sine
-from ._field import Field, composed
+from ._builder import QUICK, fields_of, solver_of
 from ._jet import Jet
-from ._network import Layered, Waves, dense, normal, uniform_, widths_of
-from ._solve import QUICK, FieldSolver
+from ._network import Layered, Waves, apply, dense, normal, uniform_, widths_of
 
-INSTANCES = 1  # it learns from no data
-PRESETS: Mapping[tuple[str, str], Preset] = QUICK
+INSTANCES, PRESETS = 1, QUICK  # it learns from no data
 
 
 class Siren(Layered):
     """Positions -> channels.
 
+    width       sines a layer
+    layers      of sines
+    omega       of the layers
     first       omega of the first layer, where no bandwidth is given
     bandwidth   root mean square of the first layer's wave numbers, one an axis [rad per internal unit]
     gaussian    the first layer's waves are normal; else uniform
@@ -65,18 +63,14 @@ class Siren(Layered):
         super().__init__(linears, sine(omega))
         self.omegas = omegas  # of the first layer, of the others
 
-    def features(self, points: Jet) -> Jet:
-        jet = points
-        for level, linear in enumerate(self.linears[:-1]):
-            omega = self.omegas[min(level, 1)]
-            weight = linear.moving if isinstance(linear, Waves) else linear.weight
-            if jet.second == "axes":
-                jet = jet.linear(weight, linear.bias).through(sine(omega))  # type: ignore[arg-type]
-            else:
-                summed = jet.second == "laplacian"
-                orders = sine_layer(jet.orders, weight, linear.bias, omega, laplacian=summed)  # type: ignore[arg-type]
-                jet = Jet(orders, jet.dim, jet.second)
-        return jet
+    def activated(self, level: int, linear: nn.Module, jet: Jet) -> Jet:
+        omega = self.omegas[min(level, 1)]
+        if jet.second == "axes":
+            return apply(linear, jet).through(sine(omega))
+        weight = linear.moving if isinstance(linear, Waves) else linear.weight
+        summed = jet.second == "laplacian"
+        orders = sine_layer(jet.orders, weight, linear.bias, omega, laplacian=summed)  # type: ignore[arg-type]
+        return Jet(orders, jet.dim, jet.second)
 
 
 @torch.no_grad()
@@ -89,55 +83,6 @@ def _set_waves(weight: Tensor, bandwidth: Sequence[float], omega: float, gaussia
         weight.mul_(scale.to(weight.dtype))
 
 
-def field(
-    domain: Grid,
-    channels: int = 1,
-    *,
-    width: int = 256,
-    layers: int = 4,
-    omega: float = 30.0,
-    first: float = 30.0,
-    bandwidth: Sequence[float] | None = None,
-    seed: int = 0,
-    dtype: torch.dtype = torch.float32,
-    **promises: Any,
-) -> Field:
-    """A SIREN on the box of a grid; ``promises`` are those of :func:`~._field.composed`."""
-    generator = torch.Generator().manual_seed(seed)
-    periodic = [axis.periodic for axis in domain.axes]
-
-    def network(outputs: int) -> Siren:
-        return Siren(
-            domain.dim, outputs, width=width, layers=layers, omega=omega, first=first, bandwidth=bandwidth,
-            periodic=periodic, generator=generator, dtype=dtype,
-        )  # fmt: skip
-
-    return composed(domain, network, channels, generator=generator, **promises)
-
-
-def build(
-    problem: Problem,
-    grid: Grid,
-    *,
-    width: int = 48,
-    layers: int = 2,
-    kappa: float = 1.0,
-    iterations: int = 60,
-    points: int = 0,
-    seed: int = 0,
-) -> FieldSolver:
-    """A SIREN in double precision solves the problem's declared equation, one instance at a time, from no data.
-
-    width        sines a layer
-    layers       of sines
-    kappa        waves of the first layer in units of those of the source and the boundary data
-    iterations   of Levenberg-Marquardt at most
-    points       collocation points at a time; 0: two a weight
-    seed         of weights and points
-    """
-
-    def make(domain: Grid, waves: Sequence[float], **promises: Any) -> Field:
-        bandwidth = [kappa * k for k in waves]
-        return field(domain, width=width, layers=layers, bandwidth=bandwidth, seed=seed, **promises)
-
-    return FieldSolver(problem, grid, make, iterations=iterations, points=points, seed=seed)
+field = fields_of(Siren)
+matched = field.matched
+build = solver_of(Siren, width=48, layers=2)

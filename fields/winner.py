@@ -21,22 +21,20 @@ held out. A band broader than the field's aliases between the nodes, and derivat
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from ..pde import Grid, Problem
-from ..training import Preset
-from ._field import Field, composed
+from ..pde import Grid
+from ._builder import QUICK, assembled, fields_of, solver_of, waves_of
+from ._field import Field
 from ._network import normal
-from ._solve import QUICK, FieldSolver
-from ._spectrum import bandwidths, centroid, nyquist
+from ._spectrum import centroid
 from .siren import Siren
 
-INSTANCES = 1  # it learns from no data
-PRESETS: Mapping[tuple[str, str], Preset] = QUICK
+INSTANCES, PRESETS = 1, QUICK  # it learns from no data
 OMEGA = 30.0
 
 
@@ -48,12 +46,6 @@ def published_scales(values: Tensor, dim: int) -> tuple[float, float]:
     if dim == 2:
         return 50 * (1 - math.exp(-5 * share)), 0.4 * share
     raise ValueError(f"The published constants are for 1 or 2 dimensions, not {dim}: leave published=False.")
-
-
-def waves_of(values: Tensor, domain: Grid, kappa: float) -> tuple[float, ...]:
-    """Kappa k_rms of each axis, at most half the Nyquist limit, at least half a wave across the domain over pi."""
-    measured = bandwidths(values, domain)
-    return tuple(max(min(kappa * k, nyquist(a) / 2), 0.5) for k, a in zip(measured, domain.axes, strict=True))
 
 
 @torch.no_grad()
@@ -87,23 +79,19 @@ def field(
         raise ValueError(
             "WINNER starts from the spectrum of the field: pass values=..., or bandwidth=... of each axis."
         )
-    generator = torch.Generator().manual_seed(seed)
-    periodic = [axis.periodic for axis in domain.axes]
-    options: dict[str, Any] = {"width": width, "layers": layers, "omega": OMEGA, "dtype": dtype}
-
-    def network(outputs: int) -> Siren:
-        if not published:
-            waves = bandwidth if bandwidth is not None else waves_of(_given(values), domain, kappa)
-            return Siren(
-                domain.dim, outputs, bandwidth=waves, gaussian=True, periodic=periodic, generator=generator, **options
-            )
-        made = Siren(domain.dim, outputs, generator=generator, **options)
-        add_noise(made, published_scales(_given(values), domain.dim), generator)
-        return made
-
-    if published and any(periodic):
-        raise ValueError("The published network is not periodic: leave published=False, or pass a domain with walls.")
-    return composed(domain, network, channels, generator=generator, **promises)
+    options: dict[str, Any] = {"width": width, "layers": layers, "omega": OMEGA}
+    rest: dict[str, Any] = {"seed": seed, "dtype": dtype, **promises}
+    if not published:
+        waves = bandwidth if bandwidth is not None else waves_of(_given(values), domain, kappa)
+        options |= {"bandwidth": tuple(waves), "gaussian": True}
+        return assembled(Siren, domain, channels, options, **rest)
+    if domain_periodic := [axis.name for axis in domain.axes if axis.periodic]:
+        raise ValueError(
+            f"The published network is not periodic, {', '.join(domain_periodic)} is: leave published=False, or pass a "
+            "domain with walls."
+        )
+    scales = published_scales(_given(values), domain.dim)
+    return assembled(Siren, domain, channels, options, change=lambda n, g: add_noise(n, scales, g), **rest)
 
 
 def _given(values: Tensor | None) -> Tensor:
@@ -112,29 +100,5 @@ def _given(values: Tensor | None) -> Tensor:
     return values
 
 
-def build(
-    problem: Problem,
-    grid: Grid,
-    *,
-    width: int = 48,
-    layers: int = 2,
-    kappa: float = 1.0,
-    iterations: int = 60,
-    points: int = 0,
-    seed: int = 0,
-) -> FieldSolver:
-    """A WINNER in double precision solves the problem's declared equation, one instance at a time, from no data.
-
-    width        sines a layer
-    layers       of sines
-    kappa        deviation of the first layer's waves in units of those of the source and the boundary data
-    iterations   of Levenberg-Marquardt at most
-    points       collocation points at a time; 0: two a weight
-    seed         of weights and points
-    """
-
-    def make(domain: Grid, waves: Sequence[float], **promises: Any) -> Field:
-        bandwidth = [kappa * k for k in waves]
-        return field(domain, width=width, layers=layers, bandwidth=bandwidth, seed=seed, **promises)
-
-    return FieldSolver(problem, grid, make, iterations=iterations, points=points, seed=seed)
+matched = fields_of(Siren, gaussian=True).matched
+build = solver_of(Siren, module=__name__, fixed={"gaussian": True}, width=48, layers=2)

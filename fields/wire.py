@@ -12,26 +12,28 @@ is the product of the jets of z and its conjugate.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Generator, nn
 
-from ..pde import Grid, Problem
-from ..training import Preset
 from ._activations import exponential
-from ._field import Field, composed
+from ._builder import QUICK, fields_of, solver_of
 from ._jet import Jet
 from ._network import Circles, Network, apply, check_sizes, dense, set_bandwidth_, uniform_
-from ._solve import QUICK, FieldSolver
 
-INSTANCES = 1  # it learns from no data
-PRESETS: Mapping[tuple[str, str], Preset] = QUICK
+INSTANCES, PRESETS = 1, QUICK  # it learns from no data
 
 
 class Wire(Network):
-    """Positions -> channels; periodic axes on circles."""
+    """Positions -> channels; periodic axes on circles.
+
+    width       units a layer, counted in real numbers
+    layers      of wavelets
+    omega       waves of a wavelet
+    decay       s of its envelope
+    bandwidth   root mean square of the first layer's wave numbers, one an axis [rad per internal unit]
+    """
 
     def __init__(
         self,
@@ -81,61 +83,6 @@ def _complex_dense(c_in: int, c_out: int, generator: Generator, dtype: torch.dty
     return linear
 
 
-def field(
-    domain: Grid,
-    channels: int = 1,
-    *,
-    width: int = 256,
-    layers: int = 3,
-    omega: float = 20.0,
-    decay: float = 30.0,
-    bandwidth: Sequence[float] | None = None,
-    seed: int = 0,
-    dtype: torch.dtype = torch.float32,
-    **promises: Any,
-) -> Field:
-    """A WIRE on the box of a grid; ``promises`` are those of :func:`~._field.composed`."""
-    generator = torch.Generator().manual_seed(seed)
-    periodic = [axis.periodic for axis in domain.axes]
-
-    def network(outputs: int) -> Wire:
-        return Wire(
-            domain.dim, outputs, width=width, layers=layers, omega=omega, decay=decay, bandwidth=bandwidth,
-            periodic=periodic, generator=generator, dtype=dtype,
-        )  # fmt: skip
-
-    return composed(domain, network, channels, generator=generator, **promises)
-
-
-def build(
-    problem: Problem,
-    grid: Grid,
-    *,
-    width: int = 32,
-    layers: int = 2,
-    omega: float = 5.0,
-    decay: float = 1.0,
-    kappa: float = 1.0,
-    iterations: int = 60,
-    points: int = 0,
-    seed: int = 0,
-) -> FieldSolver:
-    """A WIRE in double precision solves the declared equation, one instance at a time, from no data.
-
-    width        units a layer, counted in real numbers
-    layers       of wavelets
-    omega        waves of a wavelet
-    decay        of its envelope
-    kappa        waves of the first layer in units of those of the source and the boundary data
-    iterations   of Levenberg-Marquardt at most
-    points       collocation points at a time; 0: two a weight
-    seed         of weights and points
-    """
-
-    def make(domain: Grid, waves: Sequence[float], **promises: Any) -> Field:
-        bandwidth = [kappa * k for k in waves]
-        return field(
-            domain, width=width, layers=layers, omega=omega, decay=decay, bandwidth=bandwidth, seed=seed, **promises
-        )
-
-    return FieldSolver(problem, grid, make, iterations=iterations, points=points, seed=seed)
+field = fields_of(Wire)
+matched = field.matched
+build = solver_of(Wire, width=32, layers=2, omega=5.0, decay=1.0)

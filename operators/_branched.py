@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ..data import Dataset
 from ..pde import Axis, Grid, Signature, Symmetry, check_fields
 from ..training import Budget, Callback, History, NetworkSolver, Normalizer, Recipe
+from ..training._physics import Answer, Ask
 from ..training._windows import Windows
 from ._trunk import Interpolation, PodBasis, between_nodes, points_of, wall_factor
 
@@ -176,6 +177,35 @@ class BranchedSolver(NetworkSolver):
             answer = answer * (factor if factor.ndim == 1 else factor[:, None])
         return answer.to(inputs)
 
+    def _ask(self, inputs: Tensor) -> tuple[Tensor, Ask]:
+        """Between the nodes the answer is known, and so are its slopes; a fixed basis has nodes only."""
+        if self.recipe.normalise == "pointwise" or any(isinstance(m, PodBasis) for m in self.network.modules()):
+            return super()._ask(inputs)
+        network, names = self.network, [channel.name for channel in self.signature.outputs]
+        assert isinstance(network, Branched)
+        code = network.encode(network.sense(self.module["inputs"](inputs)))
+
+        def ask(points: Tensor) -> Answer:
+            directions = torch.eye(points.shape[1], dtype=points.dtype, device=points.device)
+            sweeps = [
+                torch.func.jvp(lambda at: self._physical(code, at), (points,), (direction.expand_as(points),))
+                for direction in directions
+            ]
+            slopes = torch.stack([slope for _, slope, *_ in sweeps], dim=-1)
+            channels = range(len(names))
+            return Answer({names[i]: sweeps[0][0][:, i] for i in channels}, {names[i]: slopes[:, i] for i in channels})
+
+        return self._physical(code, network.nodes).unflatten(-1, self.working.shape), ask
+
+    def _physical(self, code: Tensor, points: Float[Tensor, "point dim"]) -> Float[Tensor, "batch channel point"]:
+        """The answer of codes in physical units."""
+        network, scale = self.network, self.module["outputs"]
+        assert isinstance(network, Branched)
+        raw = network.combine(code, network.features(points))
+        assert isinstance(scale, Normalizer)
+        answer = raw * scale.std.flatten()[:, None] + scale.mean.flatten()[:, None]
+        return answer * wall_factor(self.grid, points) if self.walls == "zero" else answer
+
     def _serve(self, grid: Grid) -> Grid:
         if grid.shape != self.grid.shape and self.recipe.normalise == "pointwise":
             raise ValueError(
@@ -196,7 +226,9 @@ class BranchedSolver(NetworkSolver):
         """As every network; before it, a fixed basis is computed from the training outputs and walls are checked."""
         self._check_data(data)
         bases = [module for module in self.network.modules() if isinstance(module, PodBasis)]
-        if bases or self.walls == "zero":
+        if bases and self.recipe.labels >= 0:
+            raise ValueError("A basis of training outputs needs all of them: leave train.labels out.")
+        if self.recipe.labels < 0 and (bases or self.walls == "zero"):
             self._prepare_for(data, bases)
         return super().fit(data, validation=validation, budget=budget, callbacks=callbacks, checkpoint=checkpoint)
 

@@ -1,7 +1,8 @@
 r"""Functions of position, the trunk side of DeepONet and MultiONet: what a point is described by, bases, walls.
 
 A trunk is any module ``forward(points: "point dim") -> "point feature"``, points in the units of the grid: layers on
-top of :class:`Positions`, a field of ``fields/``, or a fixed basis with values between the nodes (:class:`PodBasis`).
+top of :class:`Positions`, a field of ``fields/`` (:class:`FieldTrunk`), or a fixed basis with values between the nodes
+(:class:`PodBasis`).
 
 Between nodes a sampled function is its trigonometric interpolant on periodic axes and the polynomial through the
 nearest nodes on others (:func:`between_nodes`): at a node both give the nodal value.
@@ -12,12 +13,15 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..fields._builder import fields_named, limited, options_of
+from ..fields._jet import Jet
+from ..fields._network import Layered
 from ..pde import Axis, Grid
 from ..pde._local_polynomial import interpolation
 from .linear import Blocks, principal_components
@@ -51,6 +55,47 @@ class Positions(nn.Module):
             else:
                 described.append(2 * unit - 1)
         return torch.stack(described, dim=-1)
+
+
+class FieldTrunk(nn.Module):
+    """A field of ``fields/`` as a trunk: its channels are the features, its hidden layers those of a MultiONet.
+
+    name     of the field's file: siren, winner, fkan, …
+    waves    root mean square number of waves across each axis that its first layer starts with; it is to be that of the
+             outputs, which nobody knows before the training
+
+    Each feature starts with mean square 1 over the nodes (a SIREN's are of size 0.02 otherwise), weights are drawn by
+    the global generator as those of other trunks are. On periodic axes the features are periodic.
+    """
+
+    def __init__(self, grid: Grid, name: str, features: int, *, width: int, layers: int, waves: float) -> None:
+        super().__init__()
+        fields = fields_named(name)
+        if not waves > 0:
+            raise ValueError(f"trunk_waves is a positive number of waves across an axis, got {waves}.")
+        sizes = {"width": width, "layers": layers}
+        options: dict[str, Any] = {key: value for key, value in sizes.items() if key in options_of(fields.network)}
+        ones = torch.ones(features)
+        bandwidth = limited([math.pi * waves] * grid.dim, grid)
+        seed = int(torch.randint(2**31, ()))
+        self.field = fields.starting(grid, bandwidth, 0 * ones, ones, seed=seed, **options)
+        with torch.no_grad():
+            size = self(points_of(grid, dtype=torch.float32)).square().mean(dim=0).sqrt()
+            if not bool((size > 0).all()):
+                raise ValueError(f"A {name} starts as zero: it makes no trunk. Use another field, such as siren.")
+            self.field.scale /= size
+
+    def forward(self, points: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch feature"]:
+        return self.field.jet(points.flatten(0, -2)).value.unflatten(0, points.shape[:-1])
+
+    def hidden(self, points: Float[Tensor, "*batch dim"], count: int) -> Float[Tensor, "*batch layer width"]:
+        """The last ``count`` activated layers."""
+        if not isinstance(self.field.network, Layered):
+            kind = type(self.field.network).__name__
+            raise ValueError(f"{kind} has no plain layers to be multiplied with a branch's: use siren.")
+        inner = (points.flatten(0, -2) - self.field.lower) * self.field.slope - 1
+        layers = self.field.network.hidden(Jet(inner[None]))[-count:]
+        return torch.stack([jet.value for jet in layers], dim=-2).unflatten(0, points.shape[:-1])
 
 
 def points_of(grid: Grid, *, dtype: torch.dtype = torch.float64) -> Float[Tensor, "point dim"]:

@@ -36,7 +36,7 @@ from ..pde import Grid, Problem, symmetries_of
 from ..training import Preset, Recipe, coarse_grid
 from ._branched import Branched, BranchedSolver, Walls, sensor_grid
 from ._branches import Activation, Convolutional, Dense, Flat, Stacked
-from ._trunk import Form, Interpolation, PodBasis, Positions
+from ._trunk import FieldTrunk, Form, Interpolation, PodBasis, Positions
 
 Kind = Literal["unstacked", "stacked", "pod"]
 Branch = Literal["auto", "fc", "cnn"]
@@ -189,6 +189,8 @@ def build(
     channels: int = 64,
     activation: Activation = "gelu",
     harmonics: int = 2,
+    trunk: str = "dense",
+    trunk_waves: float = 2.0,
     sensors: int = 0,
     form: Form = "split_both",
     walls: Walls = "free",
@@ -207,6 +209,8 @@ def build(
     channels        of the first convolution; the second has twice as many
     activation      relu, tanh, gelu, silu, tanh_sin, silu_sin, silu_id, sinc
     harmonics       periodic axes: the trunk sees cos and sin of 2 pi h x up to this h; 0: x itself
+    trunk           dense layers, or the name of a field: siren, winner, fkan, … (`resolvent list`)
+    trunk_waves     of a field: waves across each axis that its first layer starts with, root mean square
     sensors         sensors an axis; 0: the nodes of the training grid
     form            several outputs: independent, split_both, split_branch, split_trunk
     walls           free, or zero: multiply by the distances to Dirichlet walls, where outputs vanish
@@ -233,9 +237,14 @@ def build(
         return Flat(Dense([c_in * places.size, *sizes], activation))
 
     def expand() -> nn.Module:
+        if trunk != "dense":
+            p_all = p * groups[1] // nets
+            return FieldTrunk(working, trunk, p_all, width=width, layers=depth, waves=trunk_waves)
         return dense_trunk(working, [width] * (depth - 1) + [p * groups[1] // nets], activation, harmonics)
 
     pod = kind == "pod"
+    if pod and trunk != "dense":
+        raise ValueError("Components of the outputs are the trunk of kind pod: leave --model.trunk at dense.")
     network = DeepONet(
         working,
         places,

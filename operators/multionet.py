@@ -41,7 +41,7 @@ from ..pde import Grid, Problem, symmetries_of
 from ..training import Preset, Recipe, coarse_grid
 from ._branched import Branched, BranchedSolver, Walls, sensor_grid
 from ._branches import Activation, Convolutional, Dense, Flat
-from ._trunk import Interpolation, Positions
+from ._trunk import FieldTrunk, Interpolation, Positions
 
 Factors = Literal["zero", "one"]
 Encoder = Literal["auto", "fc", "cnn"]
@@ -59,6 +59,7 @@ class Pair(nn.Module):
     code     entries that the branch reads
     branch   widths of its layers; those of ``trunk`` must be the same
     last     l; 0: all but the first layer
+    field    the trunk, of the same widths, in place of layers with this activation
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Pair(nn.Module):
         branch_activation: Activation = "silu_id",
         trunk_activation: Activation = "silu_sin",
         positions: nn.Module | None = None,
+        field: FieldTrunk | None = None,
     ) -> None:
         super().__init__()
         if tuple(branch) != tuple(trunk) or len(set(trunk)) != 1:
@@ -87,7 +89,7 @@ class Pair(nn.Module):
         self.last = last or len(trunk) - 1
         self.positions = nn.Identity() if positions is None else positions
         self.branch = Dense([code, *branch], branch_activation, last=True)
-        self.trunk = Dense([dim, *trunk], trunk_activation, last=True)
+        self.trunk = Dense([dim, *trunk], trunk_activation, last=True) if field is None else field
 
     def code_layers(self, code: Float[Tensor, "*batch code"]) -> Float[Tensor, "*batch layer width"]:
         return self.branch.hidden(code, self.last)
@@ -297,6 +299,8 @@ def build(
     outputs: Outputs = "separate",
     bounded: bool = False,
     harmonics: int = 2,
+    trunk: str = "dense",
+    trunk_waves: float = 2.0,
     sensors: int = 0,
     walls: Walls = "free",
     interpolation: Interpolation = "cubic",
@@ -317,6 +321,8 @@ def build(
     outputs             several outputs: separate pairs of networks, or vector (MultiONet_X)
     bounded             tanh on the code, as DGNO has it
     harmonics           periodic axes: the trunk sees cos and sin of 2 pi h x up to this h; 0: x itself (published)
+    trunk               dense, or a field with plain layers, whose layers are the trunk's: siren, winner, finer, gauss
+    trunk_waves         of a field: waves across each axis that its first layer starts with, root mean square
     sensors             sensors an axis; 0: the nodes of the training grid
     walls               free, or zero: multiply by the distances to Dirichlet walls, where outputs vanish
     interpolation       of inputs to the sensors on axes with walls: cubic, or linear (without overshoot at jumps)
@@ -328,18 +334,20 @@ def build(
         raise ValueError(f"multionet needs width, layers and code of at least 1; got {width}, {layers}, {code}.")
     if outputs == "vector" and factors == "one":
         raise ValueError("The vector form has no factors w_k: leave --model.factors at zero.")
-    sizes = [*_numbers("hidden", hidden), code]
+    sizes = [*numbers_of("hidden", hidden), code]
     convolve = encoder == "cnn" or (encoder == "auto" and grid.dim > 1 and c_in * places.size > LARGEST_DENSE)
     reader: nn.Module = (
-        Convolutional(c_in, places.shape, _numbers("channels", channels), sizes, "silu", wide=3)
+        Convolutional(c_in, places.shape, numbers_of("channels", channels), sizes, "silu", wide=3)
         if convolve
         else Flat(Dense([c_in * places.size, *sizes], "silu"))
     )
 
     def decoder() -> Decoder:
-        where = Positions(working, harmonics)
+        field = None if trunk == "dense" else field_trunk(working, trunk, width, layers, trunk_waves)
+        where = Positions(working, 0 if field else harmonics)  # a field takes positions as they are
         shared = {
-            **{"branch": [width] * layers, "trunk": [width] * layers, "last": last, "positions": where},
+            **{"branch": [width] * layers, "trunk": [width] * layers, "last": last, "field": field},
+            **{"positions": None if field else where},
             **{"branch_activation": branch_activation, "trunk_activation": trunk_activation},
         }
         if outputs == "vector":
@@ -352,7 +360,19 @@ def build(
     return BranchedSolver(network, problem.signature, grid, recipe, walls=walls, symmetries=symmetries)
 
 
-def _numbers(name: str, words: str) -> list[int]:
+def field_trunk(grid: Grid, name: str, width: int, layers: int, waves: float) -> FieldTrunk:
+    """A field whose hidden layers all have this width; its last, linear layer has no part in a MultiONet."""
+    made = FieldTrunk(grid, name, 1, width=width, layers=layers, waves=waves)
+    widths = made.hidden(torch.zeros(1, grid.dim) + torch.tensor([axis.lower for axis in grid.axes]), 0).shape[-2:]
+    if tuple(widths) != (layers, width):
+        found = " x ".join(map(str, widths))
+        raise ValueError(f"The branch has {layers} x {width} layers and neurons, a {name} {found}: use siren.")
+    made.field.network.get_submodule(f"linears.{layers}").requires_grad_(False)
+    return made
+
+
+def numbers_of(name: str, words: str) -> list[int]:
+    """A list of sizes written as words."""
     if not words.split() or any(not word.isdigit() or int(word) < 1 for word in words.split()):
         raise ValueError(f"{name} is a list of positive numbers like '256 128', got {words!r}.")
     return [int(word) for word in words.split()]

@@ -2,7 +2,8 @@
 
 What a problem outside this repository needs is here too: :class:`Semilinear` and :class:`PeriodicEvolution` for
 periodic evolution equations, :class:`RefinedEvolution` and :class:`BetweenWalls` around them, :class:`ConservationLaw`
-and :class:`FiniteVolumes` for shocks, :class:`WithEquation` for a strong form as data, random fields, resampling.
+and :class:`FiniteVolumes` for shocks, :class:`WithEquation` for a strong form as data, :class:`WithWeakForm` for a weak
+one, random fields, resampling.
 """
 
 from ._coarser_cells import OnCoarserCells, shock_ladder
@@ -19,10 +20,13 @@ from ._spectral import Modes, fourier_resample
 from ._symmetry import Symmetry, WithSymmetries, square_symmetries, symmetries_of
 from ._varied import Varied, varied
 from ._walls import BetweenWalls, between_walls, torus_of, wall_field, wall_grid
+from ._weak_form import Balance, Candidate, WithWeakForm
 
 __all__ = [
     "Axis",
+    "Balance",
     "BetweenWalls",
+    "Candidate",
     "Channel",
     "Condition",
     "ConservationLaw",
@@ -50,6 +54,7 @@ __all__ = [
     "WithExact",
     "WithResidual",
     "WithSymmetries",
+    "WithWeakForm",
     "advanced",
     "between_walls",
     "check_fields",

@@ -89,14 +89,16 @@ class Axis:
 
 @dataclass(frozen=True)
 class Grid:
-    """A tensor product of axes. Frozen and hashable, so that solvers may cache what they precompute on it."""
+    """A tensor product of axes. Frozen and hashable, so that solvers may cache what they precompute on it.
+
+    Without axes it is a point: where the state of a plain system of ordinary differential equations lives, a field of
+    shape ``batch channel``.
+    """
 
     axes: tuple[Axis, ...]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "axes", tuple(self.axes))
-        if not self.axes:
-            raise ValueError("Grid needs at least one axis, got none.")
         names = [axis.name for axis in self.axes]
         if len(set(names)) != len(names):
             raise ValueError(f"Grid axes need different names, got {names}.")
@@ -152,7 +154,8 @@ class Grid:
 
     @functools.cached_property
     def periodic(self) -> bool:
-        return all(axis.periodic for axis in self.axes)
+        """Whether every axis is; a point is not."""
+        return bool(self.axes) and all(axis.periodic for axis in self.axes)
 
     def coordinates(
         self, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None
@@ -164,6 +167,8 @@ class Grid:
         self, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None
     ) -> Float[Tensor, "dim *space"]:
         """Node positions as fields, one per direction."""
+        if not self.axes:
+            return torch.zeros(0, dtype=dtype, device=device)
         return torch.stack(torch.meshgrid(*self.coordinates(dtype=dtype, device=device), indexing="ij"))
 
     def weights(

@@ -226,7 +226,7 @@ class OneByOne(Solver):
         expected = ("batch", len(signature.inputs), *grid.shape)
         if inputs.ndim != 2 + grid.dim or tuple(inputs.shape[1:]) != expected[1:]:
             raise ValueError(f"Expected inputs of shape {expected}, got {tuple(inputs.shape)}.")
-        told = inputs[:, -count:].flatten(2).double()
+        told = inputs[:, -count:].reshape(len(inputs), count, -1).double()
         values = told[..., 0]
         uneven = (told - values[..., None]).abs().amax(dim=2) > UNIFORM * values.abs()
         if bool(uneven.any()):

@@ -38,7 +38,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Generator, Tensor
 
-from ._grid import Grid
+from ._grid import Axis, Grid
 from ._initial_states import Law, check_law, initial_states
 from ._periodic import Semilinear, check_box, check_not_negative, check_positive
 from ._problem import Channel, Problem, Setup, Signature, WithExact
@@ -47,6 +47,7 @@ from ._refined import RefinedEvolution, refined_ladder
 from ._solver import Solver, check_fields, check_times
 from ._spectral import Modes, fourier_resample, modes_of
 from ._walls import BetweenWalls, between_walls, check_walls, extend, restrict, torus_of, wall_grid
+from ._weak_form import Balance, Candidate, WithWeakForm, root_mean_squares
 
 # phi(0) varies by exp(range of U / 2 nu), and as many digits of u are lost where phi is small; exp(14) leaves ten.
 LARGEST_EXPONENT = 14.0
@@ -62,7 +63,7 @@ def _pdebench(nu: float) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Burgers(Problem, Semilinear, WithExact):
+class Burgers(Problem, Semilinear, WithExact, WithWeakForm):
     """One-dimensional, viscous, periodic or between walls."""
 
     viscosity: float = 0.1  # nu [m^2/s]
@@ -133,6 +134,39 @@ class Burgers(Problem, Semilinear, WithExact):
 
     def ladder(self, grid: Grid) -> Mapping[str, Solver]:
         return between_walls(refined_ladder(self, torus_of(grid)))
+
+    def weak_domain(self, grid: Grid) -> Grid:
+        """The interval and the time that the frames span."""
+        until = self.frames * self.spacing
+        return Grid((*grid.axes, Axis("t", self.frames + 1, 0.0, until, ("neumann", "outflow"), "ends", "s")))
+
+    def balances(self, candidate: Candidate) -> Mapping[str, Balance]:
+        """Strong in time and weak in space."""
+        u, slope = candidate.outputs["velocity"], candidate.gradients["velocity"]
+        return {"momentum": Balance(self.viscosity * slope[..., :1], slope[..., 1] + u * slope[..., 0])}
+
+    def balance_scales(self, inputs: Tensor, grid: Grid) -> Mapping[str, Tensor]:
+        """Velocity over the time in which it crosses a quarter of the interval."""
+        return {"momentum": root_mean_squares(inputs).square().clamp_min(1e-12) / (self.length / 4)}
+
+    def output_scales(self, inputs: Tensor, grid: Grid) -> Mapping[str, float]:
+        return {"velocity": float(root_mean_squares(inputs).mean())}
+
+    def envelope(self, points: Tensor) -> Mapping[str, Tensor]:
+        if self.boundary == "periodic":
+            return {}
+        unit = (points[..., 0] - self.lower) / self.length
+        return {"velocity": torch.sin(math.pi * unit)}
+
+    def boundary_points(self, count: int, grid: Grid, *, generator: Generator) -> Tensor:
+        """Where the time begins."""
+        x = self.lower + self.length * torch.rand(count, generator=generator, dtype=torch.float64)
+        return torch.stack([x, torch.zeros_like(x)], dim=1)
+
+    def conditions(self, candidate: Candidate) -> Mapping[str, Tensor]:
+        given = candidate.inputs["velocity"]
+        size = given.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-6)
+        return {"beginning": (candidate.outputs["velocity"] - given) / size}
 
     def symbol(self, modes: Modes) -> Tensor:
         return -self.viscosity * modes.k2

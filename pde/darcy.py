@@ -62,14 +62,16 @@ from ._random_fields import neumann_field
 from ._solver import Solver, check_fields
 from ._symmetry import Symmetry, WithSymmetries, square_symmetries
 from ._trigonometric import cosine_refine
+from ._weak_form import Balance, Candidate, WithWeakForm, box_envelope
 
 Law = Literal["two_phase", "log_normal", "trigonometric"]
 BETAS = (0.01, 0.1, 1.0, 10.0, 100.0)  # sources of the five published PDEBench sets
+CREST = 0.0737  # largest value of the solution for a = f = 1
 LADDER = (6, 4, 3, 2, 1.5)  # how many times coarser the rungs of the ladder are
 
 
 @dataclass(frozen=True, kw_only=True)
-class Darcy(Problem, WithEquation, WithResidual, WithSymmetries):
+class Darcy(Problem, WithEquation, WithResidual, WithSymmetries, WithWeakForm):
     """Steady flow through a random porous medium."""
 
     law: Law = "two_phase"
@@ -171,6 +173,29 @@ class Darcy(Problem, WithEquation, WithResidual, WithSymmetries):
         second = [Term((2, 0), -a), Term((0, 2), -a)]
         first = [Term((1, 0), -slopes[0]), Term((0, 1), -slopes[1])]
         return Equation((*second, *first), torch.full_like(a, self.source), dirichlet(torch.zeros_like(a)))
+
+    def balances(self, candidate: Candidate) -> Mapping[str, Balance]:
+        """Flow: a grad u, fed by f. The coefficient is never differentiated."""
+        flux = candidate.inputs["coefficient"][..., None] * candidate.gradients["pressure"]
+        return {"flow": Balance(flux, torch.full_like(flux[..., 0], -self.source))}
+
+    def energy(self, candidate: Candidate) -> Float[Tensor, "batch point"]:
+        """A |grad u|² / 2 - f u."""
+        stored = candidate.inputs["coefficient"] * candidate.gradients["pressure"].square().sum(dim=-1)
+        return 0.5 * stored - self.source * candidate.outputs["pressure"]
+
+    def balance_scales(self, inputs: Tensor, grid: Grid) -> Mapping[str, Tensor]:
+        return {"flow": inputs.new_full((len(inputs),), abs(self.source))}
+
+    def output_scales(self, inputs: Tensor, grid: Grid) -> Mapping[str, float]:
+        return {"pressure": CREST * abs(self.source) * float(inputs.reciprocal().mean())}
+
+    @property
+    def phases(self) -> tuple[float, ...]:
+        return (self.low, self.low * self.contrast) if self.law == "two_phase" else ()
+
+    def envelope(self, points: Tensor) -> Mapping[str, Tensor]:
+        return {"pressure": box_envelope(self.grid(2), points)}
 
     def residual(self, inputs: Tensor, outputs: Tensor, grid: Grid) -> Tensor:
         r""":math:`-\nabla\cdot(a\nabla u) - f` of the discrete operator at inner nodes, u itself at boundary nodes.

@@ -40,6 +40,7 @@ from ._grid import Grid
 from ._problem import Channel, Problem, Setup, Signature, WithResidual
 from ._solver import Solver, SolverError, check_fields
 from ._trigonometric import cosine_refine
+from ._weak_form import Balance, Candidate, WithWeakForm
 
 Rule = Literal["gauss", "dispersion"]
 POINTS = {"gauss": math.sqrt(1 / 3), "dispersion": math.sqrt(2 / 3)}  # ± of the reference interval [-1, 1]
@@ -50,7 +51,7 @@ CORNERS = tuple(itertools.product((0, 1), repeat=2))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Helmholtz(Problem, WithResidual):
+class Helmholtz(Problem, WithResidual, WithWeakForm):
     """Standing waves in a box of slightly varying wave speed: the solution oscillates, the input does not."""
 
     omega: float = 1000.0  # [rad/s]
@@ -112,6 +113,34 @@ class Helmholtz(Problem, WithResidual):
     def _refinements(self, grid: Grid) -> tuple[int, int]:
         wavelength, h = 2 * math.pi * (self.mean - self.spread) / self.omega, max(grid.spacing)
         return math.ceil(LEAST * h / wavelength), max(2, math.ceil(1.25 * USUAL * h / wavelength)) + 1
+
+    def balances(self, candidate: Candidate) -> Mapping[str, Balance]:
+        wavenumber = self.omega / candidate.inputs["speed"]
+        return {
+            "wave": Balance(candidate.gradients["amplitude"], -wavenumber.square() * candidate.outputs["amplitude"])
+        }
+
+    def balance_scales(self, inputs: Tensor, grid: Grid) -> Mapping[str, Tensor]:
+        """As the part of the edge that is driven gives it to the box."""
+        return {"wave": inputs.new_full((len(inputs),), self.omega / self.mean * (WINDOW[1] - WINDOW[0]))}
+
+    def output_scales(self, inputs: Tensor, grid: Grid) -> Mapping[str, float]:
+        return {"amplitude": self.mean / self.omega}
+
+    def boundary_points(self, count: int, grid: Grid, *, generator: Generator) -> Float[Tensor, "point 2"]:
+        """On the four edges in turn."""
+        along = torch.rand(count, generator=generator, dtype=torch.float64)
+        edge = torch.arange(count) % 4
+        across = (edge % 2).to(torch.float64)
+        return torch.where((edge < 2)[:, None], torch.stack([across, along], 1), torch.stack([along, across], 1))
+
+    def conditions(self, candidate: Candidate) -> Mapping[str, Tensor]:
+        """The normal slope, 1 in the window of the top edge and 0 elsewhere."""
+        x, y = candidate.points.unbind(1)
+        driven = ((y == 1) & (x > WINDOW[0]) & (x < WINDOW[1])).to(candidate.points)
+        sides = (x == 0) | (x == 1)
+        along, up = candidate.gradients["amplitude"].unbind(-1)
+        return {"edges": torch.where(sides, along, up) - driven}
 
     def residual(self, inputs: Tensor, outputs: Tensor, grid: Grid) -> Tensor:
         """The equations of the bilinear elements on this very grid, divided by the area of each node; differentiable.

@@ -9,6 +9,7 @@ each sine mode is divided by :math:`\pi^2 |n|^2`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -24,12 +25,13 @@ from ._random_fields import dirichlet_field
 from ._sine_sources import shifted_laplace, sine_posed
 from ._solver import Solver, check_fields
 from ._trigonometric import Symbol, fast_poisson, sine_resample, sine_second_derivative
+from ._weak_form import Balance, Candidate, WithWeakForm, box_envelope, root_mean_squares
 
 LADDER = (8, 6, 4, 3, 2, 1)  # how many times coarser the rungs of the ladder are
 
 
 @dataclass(frozen=True, kw_only=True)
-class Poisson(Problem, WithEquation, WithExact, WithResidual):
+class Poisson(Problem, WithEquation, WithExact, WithResidual, WithWeakForm):
     """A linear problem with a known answer: the first thing a solver should get right."""
 
     dim: int = 2  # 1, 2 or 3
@@ -83,6 +85,24 @@ class Poisson(Problem, WithEquation, WithExact, WithResidual):
             ladder[f"differences {label}"] = FastSine(symbol="second_order", shape=shape)
             ladder[f"sine {label}"] = FastSine(shape=shape)
         return ladder
+
+    def balances(self, candidate: Candidate) -> Mapping[str, Balance]:
+        return {"potential": Balance(candidate.gradients["potential"], -candidate.inputs["source"])}
+
+    def energy(self, candidate: Candidate) -> Tensor:
+        """|grad u|² / 2 - f u."""
+        stored = 0.5 * candidate.gradients["potential"].square().sum(dim=-1)
+        return stored - candidate.inputs["source"] * candidate.outputs["potential"]
+
+    def balance_scales(self, inputs: Tensor, grid: Grid) -> Mapping[str, Tensor]:
+        return {"potential": root_mean_squares(inputs)}
+
+    def output_scales(self, inputs: Tensor, grid: Grid) -> Mapping[str, float]:
+        """As if every source were the longest wave."""
+        return {"potential": float(root_mean_squares(inputs).mean()) / (self.dim * math.pi**2)}
+
+    def envelope(self, points: Tensor) -> Mapping[str, Tensor]:
+        return {"potential": box_envelope(self.grid(2), points)}
 
     def residual(self, inputs: Tensor, outputs: Tensor, grid: Grid) -> Tensor:
         r""":math:`-\Delta u - f` of the sine interpolant at inner nodes, u itself at boundary nodes; differentiable."""

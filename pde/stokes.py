@@ -35,6 +35,7 @@ from ._finite_elements import TaylorHood
 from ._grid import Axis, Grid
 from ._problem import Channel, Problem, Setup, Signature
 from ._solver import Solver, check_fields
+from ._weak_form import Balance, Candidate, WithWeakForm, root_mean_squares
 
 if TYPE_CHECKING:
     from skfem import MeshTri2
@@ -43,11 +44,12 @@ Array = NDArray[np.float64]
 HEIGHT = 1.0  # of the channel [m]
 FRAME = 2.0  # half width of the square around the cylinder that is meshed in rings [radii]
 CLOSE = 1e-6  # points of the mesh closer than this are one [m]
+SLOPE = 12.0  # pressure gradient of a parabolic flow, in viscosity times mean velocity over height squared
 LADDER = (2, 4, 8)  # elements along a side of that square
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stokes(Problem):
+class Stokes(Problem, WithWeakForm):
     """Slow viscous flow past an obstacle, driven by what comes in."""
 
     viscosity: float = 0.01  # [Pa s]
@@ -102,6 +104,73 @@ class Stokes(Problem):
     def ladder(self, grid: Grid) -> Mapping[str, Solver]:
         """The same elements on coarser meshes, cheap to dear; what comes after the first sample costs the same."""
         return {f"Taylor-Hood {n}": Response(self, elements=n) for n in LADDER}
+
+    def balances(self, candidate: Candidate) -> Mapping[str, Balance]:
+        """Momentum along x and y, viscous stress less pressure; and mass, which a stream function has built in."""
+        p, unit = candidate.outputs["p"], torch.eye(2, dtype=candidate.points.dtype, device=candidate.points.device)
+        fluxes = {
+            f"momentum_{axis}": self.viscosity * candidate.gradients[name] - p[..., None] * unit[number]
+            for number, (axis, name) in enumerate((("x", "u"), ("y", "v")))
+        }
+        balances = {name: Balance(flux, torch.zeros_like(p)) for name, flux in fluxes.items()}
+        growth = candidate.gradients["u"][..., 0] + candidate.gradients["v"][..., 1]
+        return {**balances, "mass": Balance(torch.zeros_like(candidate.gradients["u"]), growth)}
+
+    def balance_scales(self, inputs: Tensor, grid: Grid) -> Mapping[str, Tensor]:
+        speed = root_mean_squares(inputs).clamp_min(1e-12)
+        force = SLOPE * self.viscosity * speed / HEIGHT**2
+        return {"momentum_x": force, "momentum_y": force, "mass": speed / HEIGHT}
+
+    def output_scales(self, inputs: Tensor, grid: Grid) -> Mapping[str, float]:
+        speed = float(root_mean_squares(inputs).mean())
+        stress = SLOPE * self.viscosity * speed * self.length / HEIGHT**2
+        return {"stream": speed * HEIGHT, "u": speed, "v": speed, "p": stress}
+
+    @property
+    def potentials(self) -> tuple[str, ...]:
+        """U = psi_y, v = -psi_x: no flow is lost or made."""
+        return ("stream", "p")
+
+    def from_potentials(
+        self, values: Mapping[str, Tensor], gradients: Mapping[str, Tensor], curvatures: Mapping[str, Tensor]
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        slope, bend = gradients["stream"], curvatures["stream"]
+        outputs = {"u": slope[..., 1], "v": -slope[..., 0], "p": values["p"]}
+        return outputs, {"u": bend[..., 1, :], "v": -bend[..., 0, :], "p": gradients["p"]}
+
+    def clear(self, centres: Tensor, radii: Tensor) -> Bool[Tensor, " ball"]:
+        middle = centres.new_tensor([self.centre_x, self.centre_y])
+        return (centres - middle).norm(dim=1) >= (self.radius + radii) * (1 - 1e-6)
+
+    def boundary_points(self, count: int, grid: Grid, *, generator: Generator) -> Float[Tensor, "point 2"]:
+        """Inlet, outlet, lower wall, upper wall and cylinder in turn."""
+        share, kind = torch.rand(count, generator=generator, dtype=torch.float64), torch.arange(count) % 5
+        angle = 2 * math.pi * share
+        zero = torch.zeros_like(share)
+        places = [
+            (zero, HEIGHT * share),
+            (zero + self.length, HEIGHT * share),
+            (self.length * share, zero),
+            (self.length * share, zero + HEIGHT),
+            (self.centre_x + self.radius * angle.cos(), self.centre_y + self.radius * angle.sin()),
+        ]
+        points = torch.stack([torch.stack(place, dim=1) for place in places])[kind, torch.arange(count)]
+        return points if self.radius else points[kind < 4]
+
+    def conditions(self, candidate: Candidate) -> Mapping[str, Tensor]:
+        """What comes in, no slip, and no stress at the outflow."""
+        x, out, slope = candidate.points[:, 0], candidate.outputs, candidate.gradients
+        inlet, outlet = (x == 0).to(x), (x == self.length).to(x)
+        inflow = candidate.inputs["inflow"]
+        speed = (inflow * inlet).square().sum(dim=1, keepdim=True) / inlet.sum().clamp_min(1)
+        speed = speed.sqrt().clamp_min(1e-6)
+        stress = SLOPE * self.viscosity * speed * self.length / HEIGHT**2
+        return {
+            "u": (out["u"] - inlet * inflow) * (1 - outlet) / speed,
+            "v": out["v"] * (1 - outlet) / speed,
+            "outflow_x": (self.viscosity * slope["u"][..., 0] - out["p"]) * outlet / stress,
+            "outflow_y": self.viscosity * slope["v"][..., 0] * outlet / stress,
+        }
 
     def fluid(self, grid: Grid) -> Bool[Tensor, "x y"]:
         """Nodes outside the cylinder, its surface included."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,18 +13,23 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from ..data import Dataset
-from ..pde import Grid, Signature, Solver, Symmetry, check_fields, fourier_resample, frame_numbers
+from ..pde import Grid, Problem, Signature, Solver, Symmetry, check_fields, fourier_resample, frame_numbers
 from ..pde._solver import advanced
+from ..pde._weak_form import WithWeakForm, minimises
 from ._callback import Callback
 from ._loop import History, Trainer
 from ._normalizer import Normalizer
 from ._objectives import objective_named, relative_l2
+from ._physics import Answer, Ask, Between, Physics
 from ._recipe import Budget, Recipe
 from ._resample import coarser, resample, restrict
 from ._windows import Windows
 
 # Working on a coarser grid is refused where the training fields lose more than this share of their norm by it.
 COARSEN_LOSS = 0.01
+
+
+_USUAL = Recipe()
 
 
 class LearnedSolver(Solver):
@@ -68,6 +73,7 @@ class NetworkSolver(LearnedSolver):
     any_resolution   whether the network means the same operator on other grids; if not, they are refused
     symmetries       what ``recipe.augment`` draws from and ``recipe.symmetrise`` averages over; whoever builds from a
                      problem gives those it declares (``symmetries_of(problem, solver.working)``)
+    problem          whose weak form ``recipe.equation`` adds to the objective; given by whoever builds from a problem
     """
 
     def __init__(
@@ -79,9 +85,11 @@ class NetworkSolver(LearnedSolver):
         *,
         any_resolution: bool = False,
         symmetries: Sequence[Symmetry] = (),
+        problem: Problem | None = None,
     ) -> None:
         self.signature, self.grid, self.recipe, self.any_resolution = signature, grid, recipe, any_resolution
-        self.symmetries = tuple(symmetries)
+        self.symmetries, self.problem = tuple(symmetries), problem
+        self.physics: Physics | None = None
         self.working = coarse_grid(grid, recipe.coarsen)
         self.resolutions = self._resolutions()
         kind, shape = recipe.normalise, self.working.shape
@@ -196,10 +204,18 @@ class NetworkSolver(LearnedSolver):
         self._check_data(data)
         if self.recipe.augment:
             self._declared("augment")
-        windows = Windows(data, self._prepare, unroll=self.recipe.unroll if self.signature.evolves else 1)
-        self._check_coarsening(data)
+        unlimited = self.recipe.labels < 0
+        labels = None if unlimited else self.recipe.labels
+        windows = Windows(
+            data, self._prepare, unroll=self.recipe.unroll if self.signature.evolves else 1, labels=labels
+        )
         self.module["inputs"].fit(windows.inputs())  # type: ignore[operator]
-        self.module["outputs"].fit(windows.increments() if self.increment else windows.outputs())  # type: ignore[operator]
+        if self.recipe.equation or not unlimited:
+            self.physics = self._physics()
+            self._scale(data)
+        else:
+            self._check_coarsening(data)
+            self.module["outputs"].fit(windows.increments() if self.increment else windows.outputs())  # type: ignore[operator]
         held_out = Windows(validation, self._prepare) if validation is not None and len(validation) else None
         trainer = Trainer(
             self.module,
@@ -216,6 +232,8 @@ class NetworkSolver(LearnedSolver):
     def _loss(self, inputs: Tensor, targets: Tensor, noise: Generator) -> Tensor:
         """Mean objective over the unrolled frames, one value per sample; targets ``batch frame channel *space``."""
         inputs, targets = self._varied(inputs, targets, noise)
+        if self.physics is not None:
+            return self._informed(self.physics, inputs.to(self.device), targets.to(self.device), noise)
         grid = self.working.at(inputs.shape[2:])
         inputs = self._noisy(inputs.to(self.device), noise) if self.recipe.noise else inputs.to(self.device)
         total = torch.zeros(len(inputs), device=self.device)
@@ -224,6 +242,60 @@ class NetworkSolver(LearnedSolver):
             total = total + self.objective(answer, target, grid)
             inputs = advanced(inputs, answer) if self.signature.evolves else inputs
         return total / targets.shape[1]
+
+    def _informed(self, physics: Physics, inputs: Tensor, targets: Tensor, noise: Generator) -> Tensor:
+        """The objective where there is a label, and the equation everywhere; a static map."""
+        answer, ask = self._ask(inputs)
+        total = self.recipe.equation * physics.loss(inputs, ask, noise)
+        known = torch.isfinite(targets).flatten(1).all(dim=1).nonzero().flatten()
+        if not len(known):
+            return total
+        return total.index_add(0, known, self.objective(answer[known], targets[known, 0], self.working))
+
+    def _ask(self, inputs: Tensor) -> tuple[Tensor, Ask]:
+        """The answer at the nodes, and what tells it between them: here its cubic splines."""
+        answer = self._map(inputs)
+        names = [channel.name for channel in self.signature.outputs]
+
+        def ask(points: Tensor) -> Answer:
+            between = Between(self.working, points)
+            channels = [(name, answer[:, number]) for number, name in enumerate(names)]
+            outputs = {name: between(field) for name, field in channels}
+            return Answer(outputs, {name: between.gradient(field) for name, field in channels})
+
+        return answer, ask
+
+    def _physics(self) -> Physics:
+        if self.problem is None:
+            raise ValueError("train.equation and train.labels need the problem itself: NetworkSolver(..., problem=…).")
+        odd = [
+            name for name in ("coarsen", "noise", "resolutions") if getattr(self.recipe, name) != getattr(_USUAL, name)
+        ]
+        if self.signature.evolves or odd:
+            raise ValueError(
+                "train.equation and train.labels are for static problems on the grid of the data; "
+                f"{'train.' + odd[0] + ' is set' if odd else self.problem.name + ' evolves'}. dgno learns evolutions."
+            )
+        if not self.recipe.equation and not self.recipe.labels:
+            raise ValueError("Without labels there is only the equation to learn from: give train.equation a weight.")
+        return Physics(
+            self.problem, self.working, energy=isinstance(self.problem, WithWeakForm) and minimises(self.problem)
+        )
+
+    def _scale(self, data: Dataset) -> None:
+        """Units of the outputs: from the labels, or without any from the inputs by the problem's estimate."""
+        outputs, labels = self.module["outputs"], min(self.recipe.labels, len(data))
+        if labels:
+            known = data if labels < 0 else data.subset(range(labels))
+            outputs.fit(Windows(known, self._prepare).outputs())  # type: ignore[operator]
+            return
+        assert self.physics is not None
+        first = next(iter(Windows(data, self._prepare).inputs()))[:256].double()
+        scales = self.physics.problem.output_scales(first, self.working)
+        assert isinstance(outputs, Normalizer)
+        outputs.mean.zero_()
+        for number, channel in enumerate(self.signature.outputs):
+            outputs.std[number] = scales[channel.name]
 
     def _noisy(self, inputs: Tensor, generator: Generator) -> Tensor:
         """Gaussian noise on the inputs, in parts of their deviation; what is given to an evolution is exact."""
@@ -261,12 +333,22 @@ class NetworkSolver(LearnedSolver):
         return tuple(coarser(self.working, nodes) for nodes in self.recipe.resolutions)
 
     def _validate(self, windows: Windows) -> float:
-        """Mean relative L2 of one application over the validation split: one yardstick whatever the objective."""
+        """Mean relative L2 of one application over the validation split: one yardstick whatever the objective.
+        Without labels there is none, and the equation itself is asked, on balls that stay the same.
+        """
+        if self.physics is not None and self.recipe.labels == 0:
+            noise = torch.Generator().manual_seed(self.recipe.seed)
+            found = [self.physics.loss(a, self._ask(a)[1], noise) for _, a, _ in self._on_device(windows)]
+            return float(torch.cat(found).mean())
         errors = [
             relative_l2(self._map(inputs.to(self.device)), targets[:, 0].to(self.device), self.working)
             for _, inputs, targets in windows.batches(64)
         ]
         return float(torch.cat(errors).mean())
+
+    def _on_device(self, windows: Windows) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for numbers, inputs, targets in windows.batches(64):
+            yield numbers, inputs.to(self.device), targets
 
     def _prepare(self, fields: Tensor) -> Tensor:
         fields = fields.to(torch.float32)
@@ -301,6 +383,8 @@ def _drawn(choices: Sequence[T], generator: Generator) -> T:
 
 def coarse_grid(grid: Grid, factor: int) -> Grid:
     """The grid with ``factor`` times fewer nodes an axis; only periodic axes can be coarsened exactly."""
+    if not grid.axes:
+        raise ValueError("This model maps fields over space, and here is none: use linear, gp_operator or neural_ode.")
     if factor == 1:
         return grid
     if not grid.periodic:

@@ -251,10 +251,10 @@ class Trainer:
         save_checkpoint(self.checkpoint, values)
 
     def _resume(self, values: dict[str, Any]) -> None:
-        if values["fingerprint"] != self.fingerprint:
-            changed = sorted(
-                k for k in self.fingerprint if values["fingerprint"].get(k, "absent") != self.fingerprint[k]
-            )
+        # an option that was not known when the checkpoint was written has its default
+        theirs = {**asdict(Recipe()), **values["fingerprint"]}
+        changed = sorted(key for key, value in self.fingerprint.items() if theirs.get(key, "absent") != value)
+        if changed:
             raise DamagedCheckpoint(
                 f"The checkpoint {self.checkpoint} belongs to other training options ({', '.join(changed)} differ). "
                 "Delete it, or give the options it was made with."

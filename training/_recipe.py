@@ -42,6 +42,9 @@ class Recipe:
     resolutions     nodes of the first axis of coarser grids: each batch is trained on one of them or on the data's grid
     resample        serve other grids by way of the training grid: fourier (cosines between walls), cubic, linear
     coarsen         periodic grids: learn on a grid coarser by this factor (exact Fourier restriction)
+    equation        static problems with a weak form: its weight beside the objective; the energy where there is one, or
+                    else mean squared residuals on balls
+    labels          training samples, from the first, whose outputs are learned from; -1: all (of dgno: none)
     precision       of training steps: bfloat16 runs products and convolutions in bfloat16, spectral parts in float32;
                     answers are always given in float32
     validate_every  epochs between validations
@@ -70,6 +73,8 @@ class Recipe:
     resolutions: Sequence[int] = ()
     resample: Resample = "none"
     coarsen: int = 1
+    equation: float = 0.0
+    labels: int = -1
     precision: Precision = "float32"
     validate_every: int = 1
     seed: int = 0
@@ -81,9 +86,11 @@ class Recipe:
                 raise ValueError(f"train.{name} must be at least {least}, got {getattr(self, name)}.")
         if not self.learning_rate > 0:
             raise ValueError(f"train.learning_rate must be positive, got {self.learning_rate}.")
-        for name in ("weight_decay", "clip", "patience", "noise"):
+        for name in ("weight_decay", "clip", "patience", "noise", "equation"):
             if getattr(self, name) < 0:
                 raise ValueError(f"train.{name} must not be negative, got {getattr(self, name)}.")
+        if self.labels < -1:
+            raise ValueError(f"train.labels is a number of samples, or -1 for all; got {self.labels}.")
         if not 0 <= self.rise < 1:
             raise ValueError(f"train.rise is a share of the training in [0, 1), got {self.rise}.")
         if not 0 <= self.ema < 1:

@@ -22,13 +22,20 @@ Block = tuple[Tensor, Tensor]  # (inputs, outputs), or of an evolution (trajecto
 class Windows:
     """Windows of ``1 + unroll`` consecutive frames (evolutions) or single samples (static maps).
 
-    ``prepare`` maps raw fields ``n channel *space`` to the grid that the network works on.
+    ``prepare`` maps raw fields ``n channel *space`` to the grid that the network works on. With ``labels``, targets of
+    samples from that number on are not-a-number, whatever the data say: who trains without labels cannot see one.
     """
 
     def __init__(
-        self, data: Dataset, prepare: Callable[[Tensor], Tensor], *, unroll: int = 1, limit: int = MEMORY_LIMIT
+        self,
+        data: Dataset,
+        prepare: Callable[[Tensor], Tensor],
+        *,
+        unroll: int = 1,
+        labels: int | None = None,
+        limit: int = MEMORY_LIMIT,
     ) -> None:
-        self.data, self.prepare, self.unroll = data, prepare, unroll
+        self.data, self.prepare, self.unroll, self.labels = data, prepare, unroll, labels
         frames = data.signature.frames
         if frames and unroll > frames:
             raise ValueError(
@@ -79,7 +86,9 @@ class Windows:
                 continue
             block = self._load(chosen)
             for part in parts[skip:]:
-                yield (chosen[part // self.per_sample], *self._gather(block, part))
+                numbers = chosen[part // self.per_sample]
+                inputs, targets = self._gather(block, part)
+                yield numbers, inputs, targets if self.labels is None else _blanked(targets, numbers >= self.labels)
             skip = 0
 
     def _gather(self, block: Block, windows: Tensor) -> Block:
@@ -119,6 +128,10 @@ class Windows:
         states = torch.cat([state[:, None], outputs], dim=1)
         prepared = self.prepare(states.flatten(0, 1)).unflatten(0, states.shape[:2])
         return prepared, self.prepare(given) if given.shape[1] else prepared[:, 0, :0]
+
+
+def _blanked(targets: Tensor, unknown: Tensor) -> Tensor:
+    return targets.masked_fill(unknown.reshape(-1, *(1,) * (targets.ndim - 1)), torch.nan)
 
 
 def _order(count: int, generator: Generator | None) -> Tensor:

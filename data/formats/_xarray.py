@@ -22,6 +22,9 @@ from ._warnings import Assumption, tell
 if TYPE_CHECKING:
     import xarray
 
+STRETCHES = 20  # of one long series: 16 to train, 2 to select, 2 to judge
+_STRETCHED = "resolvent_stretches"
+
 _Sides = tuple[tuple[str, ...], ...]  # (states[, given]) of an evolution, (inputs, outputs) of a static map
 
 
@@ -31,8 +34,9 @@ Opening = Callable[[Path], "xarray.Dataset"]
 def read_xarray(path: Path, kind: str, opening: Opening) -> Dataset:
     """The samples of one file. Raises ``ValueError`` saying what was expected and what the file has."""
     path = Path(path).resolve()
-    file = PerProcess(functools.partial(opening, path))
+    file = PerProcess(functools.partial(_cut, path, opening))
     held = file.get()
+    _tell_cut(path, held)
     channels = _channels(path, held)
     if "signature" in held.attrs and "grid" in held.attrs:  # written by us
         signature = Signature.from_dict(json.loads(held.attrs["signature"]))
@@ -42,7 +46,8 @@ def read_xarray(path: Path, kind: str, opening: Opening) -> Dataset:
         dims = next(iter(channels.values())).dims
         space = tuple(str(dim) for dim in dims if dim not in ("sample", "time"))
         evolves = any("time" in v.dims for v in channels.values())
-        if len(space) not in (1, 2, 3) or any(set(v.dims) != _dims(v, space, evolves) for v in channels.values()):
+        known = len(space) in (1, 2, 3) or (evolves and not space)
+        if not known or any(set(v.dims) != _dims(v, space, evolves) for v in channels.values()):
             raise _unexpected(path, held)
         grid = Grid(tuple(_axis(path, held, dim) for dim in space))
         sides = _sides(path, channels, evolves)
@@ -51,6 +56,36 @@ def read_xarray(path: Path, kind: str, opening: Opening) -> Dataset:
     told |= {name: str(held.attrs[name]) for name in ("source", "title", "seed") if name in held.attrs}
     problem = str(held.attrs.get("problem", path.stem))
     return Dataset(problem, _parameters(path, held), signature, grid, told, _File(path, file, grid, sides))
+
+
+def _cut(path: Path, opening: Opening) -> xarray.Dataset:
+    """One long series without ``sample`` becomes as many stretches as make samples; each begins where one ends."""
+    held = opening(path)
+    named = [v for v in held.data_vars.values() if v.dtype.kind == "f" and "time" in v.dims]
+    placed = all(str(dim) in held.coords for variable in named for dim in variable.dims)
+    if "sample" in held.dims or not named or not placed:  # what has no coordinates may be samples under another name
+        return held
+    import xarray
+
+    _even(path, held, "time")
+    count = min(STRETCHES, (held.sizes["time"] - 1) // 2)
+    if count < 3:
+        raise ValueError(
+            f"{path}: one series is cut into stretches of at least 2 steps, and {held.sizes['time']} times do not make "
+            "the 3 that training, validation and test need."
+        )
+    length = (held.sizes["time"] - 1) // count
+    first = held["time"].isel(time=slice(0, length + 1))
+    parts = [held.isel(time=slice(i * length, (i + 1) * length + 1)) for i in range(count)]
+    whole = xarray.concat([part.assign_coords(time=first) for part in parts], dim="sample", data_vars="all")
+    return whole.assign_attrs({_STRETCHED: count})
+
+
+def _tell_cut(path: Path, held: xarray.Dataset) -> None:
+    if _STRETCHED in held.attrs:
+        steps = held.sizes["time"] - 1
+        told = f"{path}: one series, without the dimension sample, is cut into {held.attrs[_STRETCHED]} stretches"
+        tell(Assumption, f"{told} of {steps} steps; that takes its law not to change in time.")
 
 
 class _File(Source):
@@ -91,7 +126,8 @@ def _found(held: xarray.Dataset) -> str:
 
 def _unexpected(path: Path, held: xarray.Dataset) -> ValueError:
     return ValueError(
-        f"{path}: expected real variables that all have the dimensions sample, [time,] x[, y[, z]]; {_found(held)}."
+        f"{path}: expected real variables that all have the dimensions sample, [time,] x[, y[, z]] (or sample, time: "
+        f"series without space); {_found(held)}."
     )
 
 

@@ -8,6 +8,9 @@ evolution  channels have ``time``, evenly spaced; the first frame is the input, 
 static     no channel has ``time``; each has the attribute ``role``, which is ``input`` or ``output``
 ========== ==========================================================================================
 
+Space may be absent: dimensions ``sample, time`` are series of a plain system. One long series, without ``sample``, is
+cut into stretches, which takes its law not to change in time (a warning says so); ``time`` is evenly spaced.
+
 Space coordinates are evenly spaced and increasing. Their attribute ``boundary`` is two words of periodic, dirichlet,
 neumann, outflow (lower end, upper end) and ``placement`` is left, ends or centres (see :class:`Axis`); without
 them the ends count as outflow with a node at each, and a warning says so. Attributes ``units`` and ``long_name``

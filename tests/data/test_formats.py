@@ -130,7 +130,7 @@ def mixed():
     ("held", "message"),
     [
         pytest.param(evolution().rename(sample="n"), r"dimensions sample.*the file has u \{'n': 4", id="dims"),
-        pytest.param(evolution().isel(x=0, y=0), r"dimensions sample", id="no space"),
+        pytest.param(evolution().isel(x=0, y=0, time=0), r"dimensions sample", id="no space, no time"),
         pytest.param(evolution().drop_vars("x"), "'x' needs a coordinate", id="no coordinate"),
         pytest.param(uneven(), "'x' must be evenly spaced", id="uneven"),
         pytest.param(no_roles(), "role = 'input' or 'output'", id="roles"),

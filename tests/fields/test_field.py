@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from resolvent.fields import finer, fkan, gauss, kaf, pref, rff, siren, winner, wire
+from resolvent.fields import finer, fkan, gauss, kaf, neurbf, pref, rff, series, siren, winner, wire
 from resolvent.fields._conditions import AxisBasis
 from resolvent.fields._field import Field, on_grid
 from resolvent.fields._jet import Jet, by_forward_mode
@@ -36,7 +36,20 @@ FIELDS: dict[str, Callable[..., Field]] = {
     "wire": lambda d, c=1, **k: wire.field(d, c, omega=5.0, decay=2.0, **SMALL, **k),
     "kaf": lambda d, c=1, **k: kaf.field(d, c, bandwidth=[4.0] * d.dim, **SMALL, **k),
     "pref": lambda d, c=1, **k: pref.field(d, c, modes=2, reduced=3, **SMALL, **k),
+    "neurbf": lambda d, c=1, **k: neurbf.field(d, c, centres=20, features=6, cells=3, **SMALL, **k),
+    "neurbf quadratic": lambda d, c=1, **k: neurbf.field(
+        d, c, centres=20, features=6, cells=3, kernel="quadratic", **SMALL, **k
+    ),
+    "series": lambda d, c=1, **k: some_series(d, c, **k),
 }
+
+
+def some_series(domain: Grid, channels: int = 1, **promises: Any) -> Field:
+    field = series.field(domain, channels, modes=4, dtype=torch.float64, **promises)
+    weight = field.network.weight
+    with torch.no_grad():
+        weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(4)))
+    return field
 
 
 def inside(grid: Grid, count: int = 7) -> Tensor:

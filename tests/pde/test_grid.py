@@ -60,7 +60,6 @@ def test_a_grid_survives_json():
         (lambda: Axis("x", 4, boundary=("robin", "robin")), "each end is one of"),
         (lambda: Axis("x", 4, boundary=("periodic", "neumann")), "periodic at one end only"),
         (lambda: Axis("x", 4, placement="ends"), "belong together"),
-        (lambda: Grid(()), "at least one axis"),
         (lambda: Grid((Axis("x", 4), Axis("x", 4))), "different names"),
         (lambda: Grid.box(4, dim=4), "at most 3"),
         (lambda: Grid.box(4, dim=2).at((4,)), "2 axes, got 1"),

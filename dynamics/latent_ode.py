@@ -1,0 +1,360 @@
+r"""Latent ordinary differential equation: series observed now and then, as one smooth hidden trajectory.
+
+    h_0 = GRU over the observations, backwards in time        q(z_0) = N(mu(h_0), s(h_0)^2)
+    \dot z = f(z, a),  x(t) = D(z(t)),                        -L = |x - x_obs|^2 / (2 sigma^2) + beta KL(q | N(0, I))
+
+x      coordinates of the state: channels of a plain system, POD coefficients of a field    a   what is given beside it
+mask   what was observed: the GRU sees values, mask and the time to the next observation, and rests where nothing was
+
+The likelihood is averaged over what was observed, the divergence over latent dimensions (Rubanova, Chen and Duvenaud,
+NeurIPS 2019; the settings of Pal et al. 2021: no differential equation in the encoder). ``beta`` grows linearly over
+the first third of the training.
+
+As a solver of an evolution it is asked with one observation, the state at time 0; it is trained on random parts of
+windows of frames, that state always among them, so that it serves both. :meth:`LatentODE.follow` takes series as they
+are: any times, any of the values missing; :meth:`LatentODE.fit_series` trains on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Generator, Tensor, nn
+
+from ..data import Dataset
+from ..pde import Grid, Problem, Signature
+from ..training import Budget, History, Preset, Recipe
+from ..training._loop import Trainer
+from ..training._windows import Windows
+from ._coordinates import Channels, Coordinates, Modes, rates_of
+from ._learner import LearnedDynamics, check_learnable, conditions_of, counted, trajectories
+from ._networks import Dense, Flow, bound
+from ._odeint import odeint
+from ._penalty import Penalty
+from ._solution import Solution
+
+WARM_UP = 1 / 3  # share of the training over which beta grows
+SMALLEST = 1e-4  # deviation of q
+
+
+@dataclass(frozen=True)
+class Series:
+    """Some series on the union of their times; what was not observed may hold anything finite.
+
+    times    strictly increasing
+    values   physical units
+    mask     what was observed; None: everything
+    """
+
+    times: Sequence[float]
+    values: Float[Tensor, "batch time channel"]
+    mask: Bool[Tensor, "batch time channel"] | None = None
+
+    def __post_init__(self) -> None:
+        clock = list(self.times)
+        if len(clock) != self.values.shape[1]:
+            raise ValueError(f"{len(clock)} times and {self.values.shape[1]} values a series do not fit together.")
+        if any(b <= a for a, b in zip(clock, clock[1:], strict=False)):
+            place = next(i for i, (a, b) in enumerate(zip(clock, clock[1:], strict=False)) if b <= a)
+            raise ValueError(
+                f"Times of a series strictly increase; after position {place} comes {clock[place + 1]:g} behind "
+                f"{clock[place]:g}. Sort them, and drop duplicates."
+            )
+        if not bool(torch.isfinite(self.values).all()):
+            raise ValueError("Values of a series are finite: put 0 where the mask says that nothing was observed.")
+
+    @property
+    def seen(self) -> Bool[Tensor, "batch time channel"]:
+        return torch.ones_like(self.values, dtype=torch.bool) if self.mask is None else self.mask
+
+
+class Encoder(nn.Module):
+    """Observations backwards in time -> mean and deviation of the latent state at the first of all times."""
+
+    def __init__(self, unknowns: int, latent: int, *, width: int, given: int) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(2 * unknowns + 1, width)
+        self.head = Dense(width, 2 * latent, width=width, layers=1, given=given)
+
+    def forward(
+        self,
+        times: Tensor,
+        values: Float[Tensor, "batch time unknown"],
+        mask: Float[Tensor, "batch time unknown"],
+        given: Tensor | None,
+    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent"]]:
+        """Times in units of the frame spacing, from 0."""
+        hidden = values.new_zeros(len(values), self.cell.hidden_size)
+        met = times[-1].expand(len(values))  # of the observation met last, later in time
+        for n in range(len(times) - 1, -1, -1):
+            here = mask[:, n].amax(dim=1) > 0
+            inputs = torch.cat([values[:, n] * mask[:, n], mask[:, n], (met - times[n])[:, None]], dim=1)
+            hidden = torch.where(here[:, None], self.cell(inputs, hidden), hidden)
+            met = torch.where(here, times[n], met)
+        mean, raw = self.head(times.new_zeros(()), hidden, given).chunk(2, dim=1)
+        return mean, SMALLEST + nn.functional.softplus(raw)
+
+
+@final
+class LatentODE(LearnedDynamics):
+    """See the head of this file; ``parts`` of the module are encoder, flow and decoder."""
+
+    def __init__(
+        self,
+        signature: Signature,
+        grid: Grid,
+        states: Coordinates,
+        encoder: Encoder,
+        flow: Flow,
+        decoder: nn.Module,
+        recipe: Recipe = Recipe(),  # noqa: B008 - frozen
+        *,
+        latent: int,
+        sigma: float = 0.05,
+        beta: float = 1e-3,
+        penalty: Penalty | None = None,
+        method: str = "tsit5",
+        rtol: float = 1e-4,
+        atol: float = 1e-5,
+    ) -> None:
+        conditions = conditions_of(signature, grid, vector=True)
+        parts = {"encoder": encoder, "flow": flow, "decoder": decoder}
+        super().__init__(signature, grid, recipe, states, conditions, parts)
+        if not (sigma > 0 and beta >= 0):
+            raise ValueError(f"sigma is positive and beta not negative, got {sigma} and {beta}.")
+        self.encoder, self.flow, self.decoder = encoder, flow, decoder
+        self.latent, self.sigma, self.beta, self.penalty = latent, sigma, beta, penalty
+        self.options: dict[str, Any] = {"method": method, "rtol": rtol, "atol": atol}
+
+    # ------------------------------------------------------------------ answering
+
+    def trajectory(self, fields: Tensor, given: Tensor | None, times: Sequence[float]) -> Tensor:
+        state = self.states(fields)[:, None]
+        mean, _ = self._encoded([0.0], state, torch.ones_like(state), given)
+        solution = self._solved(mean, given, [0.0, *times], trace=False)
+        counts = solution.counts
+        self.health = counted(counts.evaluations, counts.accepted, counts.rejected)
+        found = self._decoded(solution)[:, 1:]
+        return self.states.inverse(found.flatten(0, 1)).unflatten(0, found.shape[:2])
+
+    @torch.no_grad()
+    def follow(self, series: Series, times: Sequence[float]) -> Float[Tensor, "batch time channel"]:
+        """The series at any times after its first: between its observations and beyond them."""
+        self._plain("follow")
+        begin = float(series.times[0])
+        if min(times) < begin or any(b <= a for a, b in zip(times, times[1:], strict=False)):
+            raise ValueError(f"Asked times strictly increase from {begin:g}, the first of the series; got {times[:8]}.")
+        state, seen = self.states(_rows(series.values)), series.seen
+        values, mask = (_back(x, series.values) for x in (state, _rows(seen)))
+        mean, _ = self._encoded(list(series.times), values, mask.to(values), None)
+        later = [t for t in times if t > begin]
+        solution = self._solved(mean, None, [begin, *later] if later else [begin, begin + 1.0], trace=False)
+        found = self._decoded(solution)[:, 1 - (len(later) < len(times)) : 1 + len(later)]
+        return _back(self.states.inverse(_rows(found)), found).to(series.values)
+
+    def _plain(self, what: str) -> None:
+        if self.grid.axes or self.signature.given:
+            raise ValueError(f"{what} takes series of plain systems: no space, nothing given beside the state.")
+
+    def _encoded(
+        self, times: Sequence[float], values: Tensor, mask: Tensor, given: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        clock = (torch.tensor(times, dtype=torch.float64) - times[0]) / self.signature.spacing
+        return self.encoder(clock.to(values), values, mask, given)
+
+    def _solved(self, start: Tensor, given: Tensor | None, times: Sequence[float], *, trace: bool) -> Solution:
+        clock = [t - times[0] for t in times]
+        return odeint(bound(self.flow, given), start, clock, **self.options, control="sample", trace=trace)
+
+    def _decoded(self, solution: Solution) -> Float[Tensor, "batch time unknown"]:
+        zero = solution.states.new_zeros(())
+        return self.decoder(zero, _rows(solution.states)).unflatten(0, solution.states.shape[:2])
+
+    # ------------------------------------------------------------------ learning
+
+    def loss(self, fields: Tensor, given: Tensor | None, targets: Tensor, noise: Generator) -> Tensor:
+        """On a random part of each window: its share is uniform too, so that some see the first state only."""
+        whole = torch.cat([fields[:, None], targets], dim=1)
+        values = self.states(whole.flatten(0, 1)).unflatten(0, whole.shape[:2])
+        share, chance = torch.rand(len(values), 1, generator=noise), torch.rand(values.shape[:2], generator=noise)
+        seen = chance < share
+        seen[:, 0] = True
+        mask = seen[..., None].to(values).expand_as(values)
+        times = [0.0, *self.frames(targets.shape[1])]
+        return self._bound(times, values, mask, torch.ones_like(mask), given, noise)
+
+    def _bound(
+        self,
+        times: Sequence[float],
+        values: Tensor,
+        mask: Tensor,
+        judged: Tensor,
+        given: Tensor | None,
+        noise: Generator,
+    ) -> Float[Tensor, " batch"]:
+        """The negative evidence bound; what the encoder sees (``mask``) and what is compared (``judged``)."""
+        mean, deviation = self._encoded(times, values, mask, given)
+        start = mean + deviation * torch.randn(mean.shape, generator=noise).to(mean)
+        solution = self._solved(start, given, times, trace=self.penalty is not None)
+        squares = (self._decoded(solution) - values).square() * judged
+        misfit = squares.flatten(1).sum(dim=1) / judged.flatten(1).sum(dim=1).clamp_min(1) / (2 * self.sigma**2)
+        divergence = 0.5 * (mean.square() + deviation.square() - 1 - 2 * deviation.log()).mean(dim=1)
+        total = misfit + self.beta * min(1.0, self.progress / WARM_UP) * divergence
+        if self.penalty is None:
+            return total
+        return total + self.penalty(bound(self.flow, given), solution, self.progress, noise)
+
+    def prepare(self, data: Dataset) -> None:
+        deviation, rate = rates_of(self.states, trajectories(data), self.signature.spacing)
+        self._paced(float((rate / deviation).mean()))
+
+    def _paced(self, omega: float) -> None:
+        ones = torch.ones_like(self.flow.rate)
+        self.flow.fit(ones, omega * ones)
+
+    def fit_series(
+        self,
+        series: Series,
+        *,
+        budget: Budget = Budget(),  # noqa: B008 - frozen
+        validation: Series | None = None,
+    ) -> History:
+        """Train on irregular series: of each, a random part is shown and all that was observed is compared."""
+        self._plain("fit_series")
+        seen = series.seen
+        self.states.fit(lambda: iter([_rows(series.values)[_rows(seen).all(dim=1)]]), 1)
+        self._paced(1.0 / self.signature.spacing)
+        times = list(series.times)
+
+        def loss(values: Tensor, mask: Tensor, noise: Generator) -> Tensor:
+            state = _back(self.states(_rows(values)), values)
+            judged = mask.to(state)
+            shown = torch.rand(judged.shape[:2], generator=noise) < 0.5 + 0.5 * torch.rand(
+                len(state), 1, generator=noise
+            )
+            return self._bound(times, state, judged * shown[..., None], judged, None, noise)
+
+        self._trainer = Trainer(
+            self.module,
+            loss,
+            _Rows(series.values.float(), seen),
+            recipe=self.recipe,
+            budget=budget,
+            validate=None if validation is None else lambda: self._misfit(validation),
+        )
+        try:
+            return self._trainer.run()
+        finally:
+            self._trainer = None
+
+    def _misfit(self, series: Series) -> float:
+        """Root of the mean square over what was observed, in deviations of the channels."""
+        found = self.follow(Series(series.times, series.values.float(), series.mask), list(series.times))
+        errors = (self.scaled(found) - self.scaled(series.values.float())).square()
+        return float((errors * series.seen).sum().div(series.seen.sum()).sqrt())
+
+
+class _Rows(Windows):
+    """Series in shuffled batches, as the loop wants its windows: values as inputs, masks as targets."""
+
+    def __init__(self, values: Tensor, mask: Tensor) -> None:
+        self.values, self.mask = values, mask
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def batches_per_epoch(self, batch: int) -> int:
+        return -(-len(self) // batch)
+
+    def batches(
+        self, batch: int, generator: Generator | None = None, skip: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for chosen in torch.randperm(len(self), generator=generator).split(batch)[skip:]:
+            yield chosen, self.values[chosen], self.mask[chosen]
+
+
+def _rows(values: Tensor) -> Tensor:
+    return values.flatten(0, 1)
+
+
+def _back(rows: Tensor, like: Tensor) -> Tensor:
+    return rows.unflatten(0, like.shape[:2])
+
+
+def build(
+    problem: Problem,
+    grid: Grid,
+    *,
+    latent: int = 8,
+    width: int = 64,
+    layers: int = 2,
+    components: int = 16,
+    energy: float = 0.9999,
+    sigma: float = 0.05,
+    beta: float = 1e-3,
+    regulariser: str = "none",
+    weight: float = 1.0,
+    final_weight: float = 0.0,
+    stiffness_weight: float = 0.1,
+    method: Literal["tsit5", "dopri5", "bosh3", "heun_euler"] = "tsit5",
+    rtol: float = 1e-4,
+    atol: float = 1e-5,
+    recipe: Recipe = Recipe(),  # noqa: B008 - frozen
+) -> LatentODE:
+    """A latent ODE for an evolution.
+
+    latent            dimensions of the hidden state
+    width             hidden units of encoder, right-hand side and decoder
+    layers            hidden layers of the right-hand side and the decoder
+    components        POD modes of a field, at most
+    energy            share of the variance that the POD modes hold
+    sigma             deviation of the observations' noise, in deviations of the coordinates
+    beta              weight of the divergence from the prior
+    regulariser       none, or words joined by + (as neural_ode)
+    weight            of the error regulariser, in units of 1/tolerance
+    final_weight      to which it changes over the training, exponentially; 0: it stays
+    stiffness_weight  of the stiffness regulariser
+    method            of integration, explicit
+    rtol              tolerance of the local error, relative
+    atol              the same in units of the latent state
+    """
+    check_learnable(problem, recipe, "latent_ode", objective=False)
+    signature, channels = problem.signature, len(problem.signature.outputs)
+    states: Coordinates = Modes(channels, grid.shape, components, energy) if grid.axes else Channels(channels, ())
+    conditions = conditions_of(signature, grid, vector=True)
+    given, unknowns = 0 if conditions is None else conditions.features, states.shape[0]
+
+    def network(c_in: int, c_out: int) -> nn.Module:
+        return Dense(c_in, c_out, width=width, layers=layers, given=given)
+
+    if latent < 1:
+        raise ValueError(f"latent is at least 1, got {latent}.")
+    return LatentODE(
+        signature,
+        grid,
+        states,
+        Encoder(unknowns, latent, width=width, given=given),
+        Flow(network, latent, dim=0),
+        Dense(latent, unknowns, width=width, layers=layers),
+        recipe,
+        latent=latent,
+        sigma=sigma,
+        beta=beta,
+        penalty=Penalty.of(regulariser, weight, final_weight or weight, stiffness_weight, method, "discrete"),
+        method=method,
+        rtol=rtol,
+        atol=atol,
+    )
+
+
+def _quick(problem: Problem) -> Preset:
+    frames = max(1, problem.signature.frames)
+    train = {"epochs": 60, "batch": 64, "learning_rate": 5e-3, "unroll": min(frames, 20), "weight_decay": 0.0}
+    return Preset(train=train, seconds=120.0)
+
+
+PRESETS: Mapping[tuple[str, str], object] = {("quick", "*"): _quick}

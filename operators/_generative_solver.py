@@ -1,0 +1,386 @@
+r"""A solver around a generative model: what it minimises, what it answers, and its latent.
+
+.. math:: L = w_a\,\big(-\log p(a\mid\beta)\big) + w_R\,L_R(a, u, \sigma) + w_u\,\frac{\|u - \hat u\|^2}{\|\hat u\|^2}
+              + \frac1n\,\mathrm{KL}\big(q(h \mid a)\,\|\,p(h)\big)
+
+L_R   mean squares of virtual observables (``training._physics``), with the input as given, not as decoded
+u^    labels, of the first ``train.labels`` training samples; of the others nothing is read
+KL    for variational encoders, by one reparameterised draw; n points of the input. A flow under a deterministic encoder
+      is fitted to its codes, which do not feel it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from ..data import Dataset
+from ..pde import Grid, Problem, Symmetry, check_fields, frame_numbers
+from ..pde._weak_form import WithWeakForm
+from ..training import Budget, Callback, History, LearnedSolver, Normalizer, Recipe, relative_l2
+from ..training._loop import Trainer
+from ..training._physics import Answer, Physics
+from ..training._windows import Windows
+from ._generative import Envelope, Generative, Medium, enveloped, picked
+from ._generative_start import measure, settle
+from ._latent import PHASES, WithLatent
+from ._prior import Prior, standard_normal
+from ._trunk import points_of, resample
+
+AT_ONCE = 16384  # points at which trunks are evaluated at a time
+UNUSED = ("objective", "unroll", "noise", "symmetrise", "resolutions", "resample", "coarsen", "precision", "equation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Of the parts of the objective."""
+
+    inputs: float = 1.0  # w_a
+    equation: float = 1.0  # w_R
+    labels: float = 1.0  # w_u
+    divergence: float = 1.0  # of KL
+
+    def __post_init__(self) -> None:
+        for name in ("inputs", "equation", "labels", "divergence"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"Weights of an objective are not negative, got {name} {getattr(self, name)}.")
+
+
+class GenerativeSolver(LearnedSolver, WithLatent):
+    """A generative model between the units of a problem.
+
+    physics   the objective without labels, of the training grid
+    envelope  factors that build boundary conditions in, by name of the output, where decoders do not do so themselves
+    flux      ``none`` (primal form), ``one`` for all phases, or one for each of ``phases``
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        network: Generative,
+        prior: Prior,
+        physics: Physics,
+        recipe: Recipe,
+        *,
+        weights: Weights,
+        flux: str,
+        envelope: Envelope,
+        symmetries: Sequence[Symmetry] = (),
+    ) -> None:
+        assert isinstance(problem, WithWeakForm)
+        _refuse_unused(recipe)
+        self.problem, self.signature, self.grid, self.recipe = problem, problem.signature, physics.grid, recipe
+        self.physics, self.weights, self.flux, self.symmetries = physics, weights, flux, tuple(symmetries)
+        self.envelope = envelope
+        self.medium = Medium(problem.phases)
+        channels = len(self.signature.inputs)
+        inputs = Normalizer(channels, self.grid.shape, recipe.normalise)
+        self.module = nn.ModuleDict({"network": network, "prior": prior, "inputs": inputs})
+        sizes = {"outputs": len(self._names()), "centre": channels, "spread": channels, "error": channels}
+        for name, count in sizes.items():
+            self.module.register_buffer(f"{name}_size", torch.ones(count))
+        self.nodes = points_of(self.grid, dtype=torch.float32)
+
+    # ------------------------------------------------------------------ what every learned solver has
+
+    @property
+    def network(self) -> Generative:
+        return self.module["network"]  # type: ignore[return-value]
+
+    @property
+    def prior(self) -> Prior:
+        return self.module["prior"]  # type: ignore[return-value]
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(p.numel() for p in self.module.parameters())
+
+    @property
+    def device(self) -> torch.device:
+        return self.prior.mean.device
+
+    def to(self, device: torch.device | str) -> GenerativeSolver:
+        self.module.to(device)
+        self.nodes = self.nodes.to(device)
+        return self
+
+    def state(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.module.state_dict().items()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        try:
+            self.module.load_state_dict(state)
+        except RuntimeError as error:
+            raise ValueError(f"These weights do not fit the model: {str(error).splitlines()[-1].strip()}") from error
+        self.module.eval()
+
+    # ------------------------------------------------------------------ answering
+
+    def __call__(
+        self, inputs: Float[Tensor, "batch channel *space"], grid: Grid, times: Sequence[float] | None = None
+    ) -> Float[Tensor, "batch *rest"]:
+        code = self._code(inputs, grid)
+        points = points_of(grid, dtype=torch.float32).to(self.device)
+        if not self.signature.evolves:
+            return self._stacked(self._outputs(code, points)).unflatten(-1, grid.shape).to(inputs)
+        times = self.signature.times if times is None else times
+        frame_numbers(times, self.signature.spacing)  # the same refusals as of every solver
+        frames = [
+            self._stacked(self._outputs(code, torch.cat([points, torch.full_like(points[:, :1], time)], dim=1)))
+            for time in times
+        ]
+        return torch.stack(frames, dim=1).unflatten(-1, grid.shape).to(inputs)
+
+    def _stacked(self, outputs: Mapping[str, Tensor]) -> Float[Tensor, "batch channel point"]:
+        return torch.stack([outputs[channel.name] for channel in self.signature.outputs], dim=1)
+
+    def _code(self, inputs: Tensor, grid: Grid) -> Float[Tensor, "batch code"]:
+        """The mean of the encoder, before its bound."""
+        check_fields(inputs, grid, len(self.signature.inputs))
+        if grid.shape != self.grid.shape:
+            if self.recipe.normalise == "pointwise" and self.grid.dim != grid.dim:
+                raise ValueError(f"The model was trained on a grid {self.grid.shape}; it was asked for {grid.shape}.")
+            inputs = resample(inputs, grid, self.grid, "linear" if self.medium.phases else "cubic")
+        return self._encoded(inputs.to(self.device, torch.float32))[0]
+
+    def _encoded(self, values: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.network.encode(self.module["inputs"](values))
+
+    def _outputs(self, code: Tensor, points: Tensor) -> dict[str, Tensor]:
+        """Channels ``batch point`` in physical units."""
+        bounded = self.network.bound(code)
+        parts = [self._decoded(bounded, part) for part in points.split(AT_ONCE)]
+        clear = self.problem.clear(points, points.new_zeros(len(points)))
+        if not bool(clear.all()):  # inside an obstacle there is nothing
+            parts = [
+                {name: value * free for name, value in part.items()}
+                for part, free in zip(parts, clear.to(points).split(AT_ONCE), strict=True)
+            ]
+        return {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}
+
+    def _decoded(self, bounded: Tensor, points: Tensor) -> dict[str, Tensor]:
+        assert isinstance(self.problem, WithWeakForm)
+        if self.problem.potentials:
+            return dict(self._from_potentials(bounded, points)[0])
+        values = self.network.outputs(bounded, points)
+        return enveloped(*self._sized(), self.envelope, points, values)[0]
+
+    def _from_potentials(self, bounded: Tensor, points: Tensor) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        assert isinstance(self.problem, WithWeakForm)
+        raw = self.network.outputs.with_curvatures(bounded, points)
+        sized = [
+            {name: size * part[:, number] for number, (name, size) in enumerate(zip(*self._sized(), strict=True))}
+            for part in raw
+        ]
+        return self.problem.from_potentials(*sized)
+
+    def _sized(self) -> tuple[list[str], Tensor]:
+        return self._names(), self.module.outputs_size  # type: ignore[return-value]
+
+    def _names(self) -> list[str]:
+        """Of what is decoded: the outputs, or the potentials that they derive from."""
+        assert isinstance(self.problem, WithWeakForm)
+        return list(self.problem.potentials) or [channel.name for channel in self.signature.outputs]
+
+    def _input_logits(self, bounded: Tensor, points: Tensor) -> Float[Tensor, "batch function point"]:
+        return torch.cat([self.network.inputs(bounded, part) for part in points.split(AT_ONCE)], dim=2)
+
+    def _input_means(self, bounded: Tensor, points: Tensor) -> Float[Tensor, "batch channel point"]:
+        """Of the inputs given the code."""
+        if self.signature.evolves:  # the state at time 0
+            points = torch.nn.functional.pad(points[:, : self.grid.dim], (0, 1))
+            return self._stacked(self._decoded(bounded, points))
+        raw = self._input_logits(bounded, points)
+        if self.medium.phases:
+            return self.medium.mean(raw)[:, None]
+        return raw * self.module.spread_size[:, None] + self.module.centre_size[:, None]  # type: ignore[index]
+
+    # ------------------------------------------------------------------ the latent
+
+    @property
+    def latent_size(self) -> int:
+        return self.prior.size
+
+    def log_prior(self, latent: Float[Tensor, "batch latent"]) -> Float[Tensor, " batch"]:
+        return standard_normal(latent)
+
+    def fields(self, latent: Float[Tensor, "batch latent"], points: Float[Tensor, "point dim"]) -> dict[str, Tensor]:
+        """Of an evolution, points are those of space and time, and the fields are its outputs: its input is their
+        value at time 0.
+        """
+        code = self.prior.push(latent.to(self.device, torch.float32))
+        where = points.to(self.device, torch.float32)
+        found = self._outputs(code, where)
+        if not self.signature.evolves:
+            bounded = self.network.bound(code)
+            raw = self._input_logits(bounded, where)
+            if self.medium.phases:
+                found[PHASES] = self.medium.probabilities(raw)
+            means = self._input_means(bounded, where)
+            found |= {channel.name: means[:, i] for i, channel in enumerate(self.signature.inputs)}
+        return {name: value.to(latent) for name, value in found.items()}
+
+    @torch.no_grad()
+    def draw(
+        self, latent: Float[Tensor, "batch latent"], points: Float[Tensor, "point dim"], *, generator: Generator
+    ) -> dict[str, Tensor]:
+        bounded = self.network.bound(self.prior.push(latent.to(self.device, torch.float32)))
+        where = points.to(self.device, torch.float32)
+        names = [channel.name for channel in self.signature.inputs]
+        if self.medium.phases:
+            return {names[0]: self.medium.drawn(self._input_logits(bounded, where), generator).to(latent)}
+        means = self._input_means(bounded, where)
+        noise = torch.randn(means.shape, generator=generator).to(means) * self.module.error_size[:, None]  # type: ignore[index]
+        return {name: (means + noise)[:, i].to(latent) for i, name in enumerate(names)}
+
+    def encode(self, inputs: Float[Tensor, "batch channel *space"], grid: Grid) -> Float[Tensor, "batch latent"]:
+        return self.prior.pull(self._code(inputs, grid)).to(inputs)
+
+    # ------------------------------------------------------------------ learning
+
+    def fit(
+        self,
+        data: Dataset,
+        *,
+        validation: Dataset | None = None,
+        budget: Budget = Budget(),  # noqa: B008 - frozen
+        callbacks: Sequence[Callback] = (),
+        checkpoint: Path | None = None,
+    ) -> History:
+        """From the inputs of the training split, and the outputs of its first ``recipe.labels`` samples.
+
+        ``validation`` selects by relative L2 where there are labels, or else by the objective itself.
+        """
+        if data.grid.shape != self.grid.shape:
+            raise ValueError(f"The model was built for a grid {self.grid.shape}, the data have {data.grid.shape}.")
+        if not len(data):
+            raise ValueError("The training split is empty.")
+        labels = max(0, self.recipe.labels)
+        windows = self._windows(data, labels)
+        measure(self, windows)
+        held_out = None
+        if validation is not None and len(validation):
+            held_out = self._windows(validation, len(validation) if labels else 0)
+        trainer = Trainer(
+            self.module,
+            self._loss,
+            windows,
+            recipe=self.recipe,
+            budget=budget,
+            validate=None if held_out is None else lambda: self._validate(held_out),
+            checkpoint=checkpoint,
+            callbacks=callbacks,
+        )
+        history = trainer.run()
+        settle(self, windows)
+        return history
+
+    def _windows(self, data: Dataset, labels: int) -> Windows:
+        return Windows(
+            data, lambda fields: fields.to(torch.float32), unroll=max(1, self.signature.frames), labels=labels
+        )
+
+    def _loss(self, inputs: Tensor, targets: Tensor, noise: Generator) -> Tensor:
+        """One value a sample."""
+        if self.recipe.augment:
+            symmetry = self.symmetries[int(torch.randint(len(self.symmetries), (), generator=noise))]
+            inputs, targets = symmetry.inputs(inputs, self.grid), symmetry.outputs(targets, self.grid)
+        inputs, targets = inputs.to(self.device), targets.to(self.device)
+        code, deviation = self._encoded(inputs)
+        total = inputs.new_zeros(len(inputs))
+        if deviation is not None:
+            mean = code
+            code = mean + deviation * torch.randn(mean.shape, generator=noise).to(mean)
+            own = standard_normal((code - mean) / deviation) - deviation.log().sum(dim=1)
+            divergence = (own - self.prior.log_density(code)) / self.grid.size
+            total = total + self.weights.divergence * divergence
+        elif self.prior.law == "flow":
+            total = total - self.prior.log_density(code.detach()) / self.grid.size
+        bounded = self.network.bound(code)
+        if self.weights.inputs:
+            total = total + self.weights.inputs * self._misfit(bounded, inputs)
+        if self.weights.equation:
+            loss = self.physics.loss(inputs, lambda points: self._answer(bounded, inputs, points), noise)
+            total = total + self.weights.equation * loss
+        return total + self.weights.labels * self._label_loss(bounded, targets) if self.recipe.labels > 0 else total
+
+    def _misfit(self, bounded: Tensor, inputs: Tensor) -> Float[Tensor, " batch"]:
+        """-log p(a | beta) a node; of continuous inputs in parts of their variance."""
+        if self.medium.phases:
+            return self.medium.misfit(self._input_logits(bounded, self.nodes), inputs[:, 0].flatten(1))
+        found = self._input_means(bounded, self.nodes)
+        parts = (found - inputs.flatten(2)) / self.module.spread_size[:, None]  # type: ignore[index]
+        return parts.square().mean(dim=(1, 2))
+
+    def _label_loss(self, bounded: Tensor, targets: Float[Tensor, "batch frame *rest"]) -> Float[Tensor, " batch"]:
+        """Squared relative L2 where there is a label, 0 where there is none."""
+        known = torch.isfinite(targets).flatten(1).all(dim=1)
+        loss = targets.new_zeros(len(targets))
+        if bool(known.any()):
+            answer = self._frames(bounded[known])
+            misfit = (answer - targets[known].flatten(1, 2)).square().flatten(1).sum(dim=1)
+            loss = loss.index_put((known.nonzero().flatten(),), misfit / targets[known].square().flatten(1).sum(dim=1))
+        return loss
+
+    def _frames(self, bounded: Tensor) -> Tensor:
+        """Answers at the nodes, of an evolution at all its times: ``batch (frame channel) *space``."""
+        if not self.signature.evolves:
+            return self._stacked(self._decoded(bounded, self.nodes)).unflatten(-1, self.grid.shape)
+        frames = [
+            self._stacked(self._decoded(bounded, torch.cat([self.nodes, self.nodes[:, :1] * 0 + time], dim=1)))
+            for time in self.signature.times
+        ]
+        return torch.stack(frames, dim=1).flatten(1, 2).unflatten(-1, self.grid.shape)
+
+    def _answer(self, bounded: Tensor, inputs: Tensor, points: Tensor) -> Answer:
+        """What the equation is asked of: outputs and gradients, and fluxes of their own."""
+        assert isinstance(self.problem, WithWeakForm)
+        if self.problem.potentials:
+            outputs, gradients = self._from_potentials(bounded, points)
+        else:
+            values, slopes = self.network.outputs.with_gradients(bounded, points)
+            outputs, gradients = enveloped(*self._sized(), self.envelope, points, values, slopes)
+        return Answer(outputs, gradients, self._fluxes(bounded, inputs, points))
+
+    def _fluxes(self, bounded: Tensor, inputs: Tensor, points: Tensor) -> dict[str, Tensor]:
+        """Of every balance, in units of its scale times a length."""
+        if self.flux == "none":
+            return {}
+        raw = self.network.fluxes(bounded, points)
+        index = None
+        if self.flux == "phases":
+            index = self.medium.indices(self.physics.between(points)(inputs[:, 0]))
+        scales = self.physics.scales(inputs)
+        parts = raw.unflatten(1, (len(scales), -1)).unbind(dim=1)
+        return {
+            name: picked(part, index, self.grid.dim) * (scale[:, None, None] * self.physics.length)
+            for part, (name, scale) in zip(parts, scales.items(), strict=True)
+        }
+
+    def _validate(self, windows: Windows) -> float:
+        """Relative L2 over the validation split where labels are known, or else the objective with fixed balls."""
+        noise = torch.Generator().manual_seed(self.recipe.seed)
+        values = []
+        for _, inputs, targets in windows.batches(64):
+            if self.recipe.labels > 0:
+                answer = self._frames(self.network.bound(self._encoded(inputs.to(self.device))[0]))
+                values.append(relative_l2(answer, targets.to(self.device).flatten(1, 2), self.grid))
+            else:
+                values.append(self._loss(inputs, targets, noise))
+        return float(torch.cat(values).mean())
+
+
+def _refuse_unused(recipe: Recipe) -> None:
+    """No option is ignored in silence."""
+    usual = Recipe()
+    changed = [name for name in UNUSED if getattr(recipe, name) != getattr(usual, name)]
+    if changed:
+        raise ValueError(
+            f"dgno minimises its own objective on the grid of its inputs: train.{changed[0]} has no meaning for it; "
+            "leave it out."
+        )

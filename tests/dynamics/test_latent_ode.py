@@ -1,0 +1,115 @@
+"""latent_ode: what the encoder sees, the bound that is minimised, irregular series, refusals."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from resolvent.dynamics.latent_ode import Encoder, LatentODE, Series, build
+from resolvent.pde.van_der_pol import VanDerPol
+from resolvent.training import Budget, Recipe
+from torch import Generator, Tensor
+
+PROBLEM = VanDerPol(frames=6)
+GRID = PROBLEM.grid(2)
+
+
+def made(**options: object) -> LatentODE:
+    torch.manual_seed(0)
+    size = {"latent": 3, "width": 8, "layers": 1, "recipe": Recipe(epochs=2, batch=8, unroll=3)}
+    return build(PROBLEM, GRID, **{**size, **options})
+
+
+def circles(count: int = 24) -> tuple[list[float], Tensor]:
+    """Points on a circle from random phases, at uneven times."""
+    times = [0.0, 0.3, 0.4, 0.9, 1.3, 1.4, 2.0]
+    phase = 6.28 * torch.rand(count, 1, generator=Generator().manual_seed(0)) + torch.tensor(times)
+    return times, torch.stack([phase.cos(), phase.sin()], dim=2)
+
+
+def test_what_was_not_observed_does_not_matter_and_what_was_does() -> None:
+    torch.manual_seed(0)
+    encoder, times = Encoder(2, 3, width=8, given=0), torch.tensor([0.0, 0.5, 2.0, 2.5])
+    values = torch.randn(5, 4, 2)
+    mask = torch.ones(5, 4, 2)
+    mask[:, 2] = 0
+    mask[:, 1, 1] = 0
+    changed = torch.where(mask > 0, values, 77.0)
+    first, second = encoder(times, values, mask, None), encoder(times, changed, mask, None)
+    torch.testing.assert_close(first, second)
+    # a time at which nothing was seen could as well be missing
+    kept = [0, 1, 3]
+    torch.testing.assert_close(encoder(times[kept], values[:, kept], mask[:, kept], None), first)
+    assert not torch.allclose(encoder(times, values + mask, mask, None)[0], first[0])
+    assert not torch.allclose(encoder(times * 2, values, mask, None)[0], first[0])
+
+
+def test_the_bound_is_likelihood_and_divergence_in_closed_form() -> None:
+    """With q = N(m, s^2) fixed by the head's bias and a decoder that says 0: |x|^2 / 2 sigma^2 and KL by hand."""
+    solver = made(sigma=0.5, beta=2.0)
+    with torch.no_grad():
+        for module in (solver.encoder.head.last, solver.decoder.last):  # type: ignore[union-attr]
+            for parameter in module.parameters():
+                parameter.zero_()
+        solver.encoder.head.last.bias[:3] = 0.7
+    values = torch.randn(4, 3, 2, generator=Generator().manual_seed(1))
+    judged = torch.ones_like(values)
+    judged[:, 2] = 0
+    solver._trainer = None  # progress 0: the divergence has no weight yet
+    found = solver._bound([0.0, 0.2, 0.4], values, judged, judged, None, Generator().manual_seed(0))
+    expected = values[:, :2].square().sum(dim=(1, 2)) / 4 / (2 * 0.25)
+    torch.testing.assert_close(found, expected)
+    type(solver).progress, kept = property(lambda _: 1.0), type(solver).progress  # type: ignore[method-assign,assignment]
+    try:
+        full = solver._bound([0.0, 0.2, 0.4], values, judged, judged, None, Generator().manual_seed(0))
+    finally:
+        type(solver).progress = kept  # type: ignore[method-assign]
+    deviation = 1e-4 + math.log(2.0)  # softplus of zero
+    divergence = 0.5 * (0.49 + deviation**2 - 1 - 2 * math.log(deviation))
+    torch.testing.assert_close(full - found, torch.full((4,), 2.0 * divergence))
+
+
+def test_irregular_series_are_learned_and_followed() -> None:
+    """Uneven times, a third of the values missing: the misfit falls to a third of what it was, at most."""
+    times, values = circles()
+    mask = (torch.rand(values.shape[:2], generator=Generator().manual_seed(1)) < 0.67)[..., None].expand_as(values)
+    series = Series(times, values, mask.clone())
+    solver = made(latent=4, width=16, recipe=Recipe(batch=24, learning_rate=1e-2, validate_every=20))
+    solver.states.fit(lambda: iter([values.flatten(0, 1)]), 1)
+    before = solver._misfit(series)
+    history = solver.fit_series(series, budget=Budget(epochs=100), validation=series)
+    assert history.rows[-1]["validation"] < before / 3
+    between = solver.follow(series, [0.0, 0.65, 3.0])
+    assert between.shape == (24, 3, 2)
+    torch.testing.assert_close(solver.follow(series, [0.65]), between[:, 1:2], rtol=1e-3, atol=1e-3)
+    alone = solver.follow(Series(times, values[3:4], mask[3:4]), [0.65])
+    torch.testing.assert_close(alone, between[3:4, 1:2], rtol=1e-3, atol=1e-3)
+
+
+def test_a_start_at_another_time_is_the_same_series() -> None:
+    times, values = circles(3)
+    solver = made()
+    shifted = Series([t + 5 for t in times], values)
+    torch.testing.assert_close(
+        solver.follow(shifted, [5.0, 6.1]), solver.follow(Series(times, values), [0.0, 1.1]), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_bad_series_and_options_are_refused() -> None:
+    times, values = circles(2)
+    for bad, told in (
+        ([0.0, 0.3, 0.3, 0.9, 1.3, 1.4, 2.0], "after position 1 comes 0.3 behind 0.3"),
+        ([0.0, 0.3], "2 times and 7 values"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            Series(bad, values)
+    with pytest.raises(ValueError, match="put 0 where the mask"):
+        Series(times, torch.full_like(values, torch.nan))
+    solver = made()
+    with pytest.raises(ValueError, match="strictly increase from 0"):
+        solver.follow(Series(times, values), [0.5, 0.4])
+    with pytest.raises(ValueError, match="sigma is positive"):
+        made(sigma=0.0)
+    with pytest.raises(ValueError, match=r"no use for train\.objective"):
+        made(recipe=Recipe(objective="mean_square"))
