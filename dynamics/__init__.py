@@ -10,8 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._brownian import Brownian
+    from ._koopman import koopman
+    from ._layered import LayeredField, layered
     from ._learner import Work
     from ._odeint import odeint
+    from ._order_reduction import Reducer, reduced
+    from ._reduced_ode import Reduction, reduce
+    from ._reduction_error import abscissa, error_indicator
     from ._regularisers import (
         ERNODE,
         ERNODE_PAPER,
@@ -25,6 +30,8 @@ if TYPE_CHECKING:
     )
     from ._sdeint import sdeint
     from ._solution import Counts, Solution, Trace
+    from ._symbolic import code_of, cycles, lyapunov_exponents
+    from ._thinning import pruned, truncated
     from .latent_ode import Series
 
 _HOMES = {
@@ -34,8 +41,11 @@ _HOMES = {
     "ERNODE_PAPER": "_regularisers",
     "Global": "_regularisers",
     "GlobalNoise": "_regularisers",
+    "LayeredField": "_layered",
     "Local": "_regularisers",
     "LocalNoise": "_regularisers",
+    "Reducer": "_order_reduction",
+    "Reduction": "_reduced_ode",
     "SRNODE": "_regularisers",
     "SRNODE_PAPER": "_regularisers",
     "Series": "latent_ode",
@@ -43,8 +53,19 @@ _HOMES = {
     "Trace": "_solution",
     "Weight": "_regularisers",
     "Work": "_learner",
+    "abscissa": "_reduction_error",
+    "code_of": "_symbolic",
+    "cycles": "_symbolic",
+    "error_indicator": "_reduction_error",
+    "koopman": "_koopman",
+    "layered": "_layered",
+    "lyapunov_exponents": "_symbolic",
     "odeint": "_odeint",
+    "pruned": "_thinning",
+    "reduce": "_reduced_ode",
+    "reduced": "_order_reduction",
     "sdeint": "_sdeint",
+    "truncated": "_thinning",
 }
 
 __all__ = [
@@ -56,15 +77,29 @@ __all__ = [
     "Counts",
     "Global",
     "GlobalNoise",
+    "LayeredField",
     "Local",
     "LocalNoise",
+    "Reducer",
+    "Reduction",
     "Series",
     "Solution",
     "Trace",
     "Weight",
     "Work",
+    "abscissa",
+    "code_of",
+    "cycles",
+    "error_indicator",
+    "koopman",
+    "layered",
+    "lyapunov_exponents",
     "odeint",
+    "pruned",
+    "reduce",
+    "reduced",
     "sdeint",
+    "truncated",
 ]
 
 

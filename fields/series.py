@@ -9,8 +9,8 @@ cosines has not, so that coefficients of smooth fields fall as m^-(2+2e) and der
 (Lanczos 1938, Eckhoff 1995). All functions have root mean square 1: what coefficients lose is what values lose.
 
 For values of a given spectrum, equal steps for all coefficients followed by entropy coding are the optimal coding of a
-Gaussian field at small errors (reverse water-filling): at equal bits no trained field of this room stores spectra of
-turbulence better (``benchmarks/compression.py``). It has no way to put its resolution where a front is.
+Gaussian field at small errors (reverse water-filling); ``benchmarks/compression.py`` sets it beside zfp and SZ3. It has
+no way to put its resolution where a front is.
 """
 
 from __future__ import annotations
