@@ -1,4 +1,6 @@
-r"""Almost-linear recurrent network: dynamics in few affine pieces, :math:`z_t = a \odot z_{t-1} + W\phi(z_{t-1}) + h`.
+r"""Almost-linear recurrent network: dynamics in few affine pieces, which can be read as a code.
+
+.. math:: z_t = a \odot z_{t-1} + W\phi(z_{t-1}) + h
 
 phi leaves all but the last P of the M units alone and rectifies those: at most 2^P regions, one symbol each, in which
 the map is affine, so that fixed points, cycles and Lyapunov exponents are exact (``_symbolic.py``, ``resolvent

@@ -1,4 +1,6 @@
-r"""Neural ordinary differential equation: :math:`\dot z = f_\theta(z, a)`, solved adaptively, made cheap to solve.
+r"""Neural ordinary differential equation, solved adaptively, made cheap to solve.
+
+.. math:: \dot z = f_\theta(z, a)
 
 z   coordinates of the state (see below)    a   what is given beside it: parameters, inputs
 

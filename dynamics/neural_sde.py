@@ -1,4 +1,6 @@
-r"""Neural stochastic differential equation: :math:`dz = f(z, a)\,dt + g(z, a) \circ dW`, noise diagonal, Stratonovich.
+r"""Neural stochastic differential equation, noise diagonal, in the sense of Stratonovich.
+
+.. math:: dz = f(z, a)\,dt + g(z, a) \circ dW
 
 z   coordinates of the state: channels of a plain system, POD coefficients of a field     a   what is given beside it
 

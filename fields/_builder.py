@@ -32,7 +32,9 @@ from ._solve import QUICK, FieldSolver
 from ._spectrum import bandwidths, nyquist
 
 PRESETS: Mapping[tuple[str, str], Preset] = QUICK
-_GIVEN = frozenset({"self", "cls", "dim", "channels", "waves", "periodic", "generator", "dtype"})  # by the builder
+_GIVEN = frozenset({"self", "cls", "dim", "channels", "periodic", "generator", "dtype"})  # by the builder
+# one network has an option ``waves``, as the waves are called that ``matched`` is given
+_NO_OPTIONS = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
 _COMMON = {"kappa": 1.0, "iterations": 60, "points": 0, "seed": 0}
 _SAID = """
     kappa        waves of the first layer in units of those of the source and the boundary data
@@ -47,7 +49,7 @@ def options_of(network: type[Network]) -> dict[str, inspect.Parameter]:
     found: dict[str, inspect.Parameter] = {}
     for function in (network.__init__, network.matched):
         for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
-            if name not in _GIVEN and parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+            if name not in _GIVEN and parameter.kind not in _NO_OPTIONS:
                 found.setdefault(name, parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
     return found
 

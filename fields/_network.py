@@ -37,7 +37,7 @@ class Network(nn.Module, ABC):
     in_steps: tuple[str, ...] = ()
 
     @classmethod
-    def matched(cls, waves: Sequence[float], **options: Any) -> dict[str, Any]:
+    def matched(cls, waves: Sequence[float], /, **options: Any) -> dict[str, Any]:
         """The options of a network that starts with these root mean square waves, one an axis [rad per internal unit],
         from those that a user may give.
         """

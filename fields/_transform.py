@@ -22,6 +22,7 @@ from .series import Series, coefficients, internal
 
 SHARES = (0.3, 0.5, 0.8, 1.3)  # error of a series in units of the bound, of which the smallest file is taken
 REPORT = 80  # bytes of what will be measured
+FINEST, COARSEST = -40.0, 16.0  # exponents of the step, in units of the standardised values
 TRIES = 12  # files made until one has the rate
 USUAL = 0.02  # relative error at which the treatment of the ends is chosen
 STEPS = 40  # of conjugate gradients, for held-out nodes
@@ -115,13 +116,16 @@ class SeriesMaker:
                 over = exponent
             if fits is not None and over is not None:
                 exponent = 0.5 * (fits + over)
+            elif exponent == (COARSEST if fits is None else FINEST):  # nothing left to lose; or to gain but round-off
+                break
             else:
-                exponent, move = exponent + (move if fits is None else -move), 2 * move
+                exponent = min(max(FINEST, exponent + (move if fits is None else -move)), COARSEST)
+                move *= 2
         return best or made
 
     def _exponent(self, bits: float) -> float:
         """Of the finest step, a power of 2, whose coefficients need about so many bits."""
-        low, high = -40.0, 4.0
+        low, high = FINEST, 4.0
         for _ in range(20):
             middle = 0.5 * (low + high)
             low, high = (low, middle) if bits_of(self.all / 2**middle, self.order) <= bits else (middle, high)

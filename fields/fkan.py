@@ -84,7 +84,7 @@ class Fkan(Network):
     precise = ()  # its waves are whole numbers
 
     @classmethod
-    def matched(cls, waves: Sequence[float], *, width: int = 32, layers: int = 2, **options: Any) -> dict[str, Any]:
+    def matched(cls, waves: Sequence[float], /, *, width: int = 32, layers: int = 2, **options: Any) -> dict[str, Any]:
         """As many harmonics as the highest wave, at least 4.
 
         width    channels a layer

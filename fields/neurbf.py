@@ -100,7 +100,7 @@ class NeuRbf(Network):
         self.register_buffer("waves", _spaced(10.0, 100.0, width, dtype) / width, persistent=False)
 
     @classmethod
-    def matched(cls, waves: Sequence[float], **options: Any) -> dict[str, Any]:
+    def matched(cls, waves: Sequence[float], /, **options: Any) -> dict[str, Any]:
         """The grid has a cell for each half wave, from 4 to 32 cells an axis; the bases go where the values vary."""
         cells = min(max(4, math.ceil(2 * max(waves) / math.pi)), 32)
         return {"cells": cells, **options}

@@ -104,7 +104,7 @@ class Pref(Layered):
     grows = "features"
 
     @classmethod
-    def matched(cls, waves: Sequence[float], *, modes: int = 0, **options: Any) -> dict[str, Any]:
+    def matched(cls, waves: Sequence[float], /, *, modes: int = 0, **options: Any) -> dict[str, Any]:
         """Modes up to the highest wave, at least 4."""
         return {"modes": modes or max(4, math.ceil(max(waves) / math.pi)), **options}
 

@@ -64,7 +64,7 @@ class Rff(Layered):
     precise = ("encoding.waves",)
 
     @classmethod
-    def matched(cls, waves: Sequence[float], **options: Any) -> dict[str, Any]:
+    def matched(cls, waves: Sequence[float], /, **options: Any) -> dict[str, Any]:
         """Random waves with this deviation; as many as units a layer."""
         return {"sigma": tuple(waves), "features": options.get("width", 256), **options}
 

@@ -65,7 +65,7 @@ class Series(Network):
         self.bias = nn.Parameter(torch.zeros(channels, dtype=dtype))
 
     @classmethod
-    def matched(cls, waves: Sequence[float], *, modes: int = 0, **options: Any) -> dict[str, Any]:
+    def matched(cls, waves: Sequence[float], /, *, modes: int = 0, **options: Any) -> dict[str, Any]:
         """Three times as many functions as the waves have, at least 12.
 
         modes   functions an axis; 0: by the waves

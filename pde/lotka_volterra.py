@@ -1,4 +1,6 @@
-r"""Prey and predators: :math:`\dot x = \alpha x - \beta x y`, :math:`\dot y = \delta x y - \gamma y` (Lotka, Volterra).
+r"""Prey and predators (Lotka, Volterra): one grows and is eaten, the other eats and dies.
+
+.. math:: \dot x = \alpha x - \beta x y,\qquad \dot y = \delta x y - \gamma y
 
 x       prey                       [1]
 y       predators                  [1]

@@ -1,6 +1,6 @@
-r"""Damped spiral :math:`\dot y = A\, y^3` (cubes component by component): (x, y)(0) -> (x, y) at later times.
+r"""Damped spiral, cubes component by component: (x, y)(0) -> (x, y) at later times.
 
-.. math:: A = \begin{pmatrix} -a & \omega \\ -\omega & -a \end{pmatrix}
+.. math:: \dot y = A\, y^3,\qquad A = \begin{pmatrix} -a & \omega \\ -\omega & -a \end{pmatrix}
 
 x, y    coordinates  [1]
 a       damping      [1/s]  given: 0.1

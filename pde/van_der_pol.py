@@ -1,4 +1,6 @@
-r"""Van der Pol: :math:`\ddot x = \mu (1 - x^2)\, \dot x - x`, (place, rate)(0) -> later; stiff for large mu.
+r"""Van der Pol's oscillator: (place, rate)(0) -> later; stiff for large mu.
+
+.. math:: \ddot x = \mu (1 - x^2)\, \dot x - x
 
 place   x           [1]
 rate    dx/dt       [1/s]
