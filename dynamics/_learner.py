@@ -20,7 +20,7 @@ from torch import Generator, Tensor, nn
 
 from ..data import Dataset
 from ..pde import Grid, Problem, Signature, SolverError, check_fields, check_times
-from ..training import Budget, Callback, History, LearnedSolver, Recipe, objective_named, relative_l2
+from ..training import Budget, Callback, History, ModuleSolver, Recipe, objective_named, relative_l2
 from ..training._loop import Trainer
 from ..training._windows import Windows
 from ._coordinates import Conditions, Coordinates
@@ -53,7 +53,7 @@ class Work:
     rejected: int
 
 
-class LearnedDynamics(LearnedSolver):
+class LearnedDynamics(ModuleSolver):
     """An evolution whose right-hand side is learned.
 
     states       fields <-> unknowns
@@ -107,20 +107,6 @@ class LearnedDynamics(LearnedSolver):
     @property
     def device(self) -> torch.device:
         return next(self.module.parameters()).device
-
-    def to(self, device: torch.device | str) -> LearnedDynamics:
-        self.module.to(device)
-        return self
-
-    def state(self) -> dict[str, Tensor]:
-        return {name: value.detach().clone() for name, value in self.module.state_dict().items()}
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        try:
-            self.module.load_state_dict(state)
-        except RuntimeError as error:
-            raise ValueError(f"These weights do not fit the model: {str(error).splitlines()[-1].strip()}") from error
-        self.module.eval()
 
     def __call__(
         self, inputs: Float[Tensor, "batch channel *space"], grid: Grid, times: Sequence[float] | None = None

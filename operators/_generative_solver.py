@@ -22,7 +22,7 @@ from torch import Generator, Tensor, nn
 from ..data import Dataset
 from ..pde import Grid, Problem, Symmetry, check_fields, frame_numbers
 from ..pde._weak_form import WithWeakForm
-from ..training import Budget, Callback, History, LearnedSolver, Normalizer, Recipe, relative_l2
+from ..training import Budget, Callback, History, ModuleSolver, Normalizer, Recipe, relative_l2
 from ..training._loop import Trainer
 from ..training._physics import Answer, Physics
 from ..training._windows import Windows
@@ -51,7 +51,7 @@ class Weights:
                 raise ValueError(f"Weights of an objective are not negative, got {name} {getattr(self, name)}.")
 
 
-class GenerativeSolver(LearnedSolver, WithLatent):
+class GenerativeSolver(ModuleSolver, WithLatent):
     """A generative model between the units of a problem.
 
     physics   the objective without labels, of the training grid
@@ -105,19 +105,9 @@ class GenerativeSolver(LearnedSolver, WithLatent):
         return self.prior.mean.device
 
     def to(self, device: torch.device | str) -> GenerativeSolver:
-        self.module.to(device)
+        super().to(device)
         self.nodes = self.nodes.to(device)
         return self
-
-    def state(self) -> dict[str, Tensor]:
-        return {name: value.detach().clone() for name, value in self.module.state_dict().items()}
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        try:
-            self.module.load_state_dict(state)
-        except RuntimeError as error:
-            raise ValueError(f"These weights do not fit the model: {str(error).splitlines()[-1].strip()}") from error
-        self.module.eval()
 
     # ------------------------------------------------------------------ answering
 

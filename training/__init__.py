@@ -2,7 +2,7 @@
 
 from ._callback import Callback, Progress
 from ._checkpoint import DamagedCheckpoint
-from ._learned import LearnedSolver, NetworkSolver, coarse_grid
+from ._learned import LearnedSolver, ModuleSolver, NetworkSolver, coarse_grid
 from ._loop import Diverged, History, Interrupted
 from ._normalizer import Normalizer
 from ._objectives import mean_square, objective_named, relative_h1, relative_h1_difference, relative_l2
@@ -16,6 +16,7 @@ __all__ = [
     "History",
     "Interrupted",
     "LearnedSolver",
+    "ModuleSolver",
     "NetworkSolver",
     "Normalizer",
     "Preset",

@@ -61,7 +61,27 @@ class LearnedSolver(Solver):
         """Learned numbers; a complex one counts as one."""
 
 
-class NetworkSolver(LearnedSolver):
+class ModuleSolver(LearnedSolver):
+    """A learned solver whose whole state is that of one torch ``module``."""
+
+    module: nn.ModuleDict
+
+    def to(self, device: torch.device | str) -> ModuleSolver:
+        self.module.to(device)
+        return self
+
+    def state(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.module.state_dict().items()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        try:
+            self.module.load_state_dict(state)
+        except RuntimeError as error:
+            raise ValueError(f"These weights do not fit the model: {str(error).splitlines()[-1].strip()}") from error
+        self.module.eval()
+
+
+class NetworkSolver(ModuleSolver):
     """A network between normalisers, trained by the one loop.
 
     A static map is ``network``; an evolution is the rollout of ``network`` frame by frame: the state evolves, what is
@@ -112,20 +132,6 @@ class NetworkSolver(LearnedSolver):
     @property
     def device(self) -> torch.device:
         return self.module["inputs"].mean.device  # type: ignore[return-value]
-
-    def to(self, device: torch.device | str) -> NetworkSolver:
-        self.module.to(device)
-        return self
-
-    def state(self) -> dict[str, Tensor]:
-        return {name: value.detach().clone() for name, value in self.module.state_dict().items()}
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        try:
-            self.module.load_state_dict(state)
-        except RuntimeError as error:
-            raise ValueError(f"These weights do not fit the model: {str(error).splitlines()[-1].strip()}") from error
-        self.module.eval()
 
     # ------------------------------------------------------------------ answering
 
