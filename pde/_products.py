@@ -26,7 +26,7 @@ def pointwise(
     The spectrum is zero outside ``kept``. The function may overwrite what it is given.
     """
     if degree <= 2:
-        return modes.forward(function(modes.inverse(spectrum))) * _kept_times(modes, times)
+        return modes.forward(function(modes.inverse(spectrum))).mul_(_kept_times(modes, times))
     return _products_of(modes, degree)(function, spectrum, times)
 
 
@@ -58,7 +58,14 @@ class _Products:
             self.scale *= size / n
 
     def __call__(self, function: Callable[[Tensor], Tensor], spectrum: Tensor, times: float = 1.0) -> Tensor:
+        if not self.full and not self.modes.truncated:
+            return self._on_a_line(function, spectrum, times / self.scale)
         return self._down(function(self._up(spectrum)), times / self.scale)
+
+    def _on_a_line(self, function: Callable[[Tensor], Tensor], spectrum: Tensor, scale: float) -> Tensor:
+        """A whole spectrum in one dimension: the transform itself pads, and the factor cuts."""
+        values = function(torch.fft.irfft(spectrum, n=self.sizes[0], dim=-1).mul_(self.scale))
+        return torch.fft.rfft(values, dim=-1)[..., : spectrum.shape[-1]] * _kept_times(self.modes, scale)
 
     def _up(self, spectrum: Tensor) -> Tensor:
         spectrum = spectrum.narrow(self.half, 0, self.counts[-1])
