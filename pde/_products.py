@@ -49,7 +49,10 @@ class _Products:
         shape = modes.grid.shape
         self.modes = modes
         self.counts = [-(-n // 3) for n in shape]  # kept modes 0 .. count - 1
-        self.sizes = [scipy_fft.next_fast_len((degree + 1) * (count - 1) + 1, real=True) for count in self.counts]
+        self.sizes = [
+            max(n, scipy_fft.next_fast_len((degree + 1) * (count - 1) + 1, real=True))
+            for n, count in zip(shape, self.counts, strict=True)
+        ]
         # in a truncated spectrum the halved axis is stored first, otherwise last
         places = modes.axes[1:] + modes.axes[:1] if modes.truncated else modes.axes
         self.full, self.half = places[:-1], places[-1]
