@@ -82,6 +82,7 @@ def made(task: Task, name: str, grid: Any, recipe: Recipe) -> LearnedSolver:
     options: dict[str, Any] = {"base_options": words({**task.plain, "width": task.width})}
     more: dict[str, dict[str, Any]] = {
         "specboost": {},
+        "specboost, fresh start": {"start": "fresh"},
         "specboost, fed": {"feed": True},
         "specboost, 2 folds": {"folds": 2},
         "specboost, more modes": {"residual_options": task.more},
@@ -96,7 +97,8 @@ PLAIN: dict[str, dict[str, Any]] = {
     "fno, batch of 4": {"batch": 4},
     "fno, half the nodes": {"coarsen": 2},
 }
-MODELS = (*PLAIN, "specboost", "specboost, fed", "specboost, 2 folds", "specboost, more modes")
+BOOSTED = ("specboost", "specboost, fresh start", "specboost, fed", "specboost, 2 folds", "specboost, more modes")
+MODELS = (*PLAIN, *BOOSTED)
 
 
 def run(

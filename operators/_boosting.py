@@ -293,6 +293,9 @@ def start_at_zero(stage: LearnedSolver, channels: int, grid: Grid) -> None:
     stage.module["outputs"] = Normalizer(outputs, grid.shape, "none")  # residuals come scaled
     probe = torch.randn(1, channels, *grid.shape, generator=torch.Generator().manual_seed(0))
     network = stage.network.eval()
+    if isinstance(network, _Faded):
+        nn.init.zeros_(network.factor)
+        return
     for layer in reversed([m for m in network.modules() if next(m.parameters(recurse=False), None) is not None]):
         before = [parameter.detach().clone() for parameter in layer.parameters(recurse=False)]
         with torch.no_grad():
@@ -303,6 +306,20 @@ def start_at_zero(stage: LearnedSolver, channels: int, grid: Grid) -> None:
             for parameter, value in zip(layer.parameters(recurse=False), before, strict=True):
                 parameter.copy_(value)
     stage.module["network"] = _Faded(network, outputs)
+
+
+def take_over(stage: LearnedSolver, earlier: LearnedSolver, channels: int, grid: Grid) -> None:
+    """The weights of an earlier stage, where names and shapes agree; but a residual stage still answers 0."""
+    if not (isinstance(stage, NetworkSolver) and isinstance(earlier, NetworkSolver)):
+        return
+    own, known = _unfaded(stage).state_dict(), _unfaded(earlier).state_dict()
+    same = {name: value for name, value in known.items() if name in own and own[name].shape == value.shape}
+    _unfaded(stage).load_state_dict({**own, **same})
+    start_at_zero(stage, channels, grid)
+
+
+def _unfaded(stage: NetworkSolver) -> nn.Module:
+    return stage.network.network if isinstance(stage.network, _Faded) else stage.network
 
 
 class _Faded(nn.Module):

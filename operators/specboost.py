@@ -11,7 +11,10 @@ which the next one learns all waves alike. (arXiv 2404.07200; no official code i
 earlier answer to the later stages and how it scales residuals is not known: here both are as said above, ``feed`` off.
 Residuals are divided by their size and not shifted, so that a stage that answers 0 changes nothing.)
 
-Residual stages start at 0 exactly: the last linear layer of a network is zero. A stage that does not lower the error
+Residual stages start at 0 exactly: the last linear layer of a network is zero, all others are those of the stage
+before. (From new weights, whose last layer is zero, the relative error of a residual stays at 1 for a long time: zero
+hands no gradient down, and what the features at random have in common with a residual changes sign with every batch;
+on Darcy such a stage learned nothing, benchmarks/results/specboost.md.) A stage that does not lower the error
 on the validation samples is left out. Training residuals are smaller than those on new samples; with ``folds`` each
 residual is computed by a model that has not seen its sample. The budget is that of one plain model, split evenly among
 all trainings. Each history row names its stage; the last row of a stage holds the spectra of what it was to learn
@@ -30,7 +33,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -64,6 +67,7 @@ from ._boosting import (
     root_mean_square,
     shell_energy,
     start_at_zero,
+    take_over,
 )
 
 Make = Callable[[int], LearnedSolver]  # number of the stage -> a new solver for it
@@ -81,13 +85,23 @@ class Boosted(LearnedSolver):
     grid      of the data; with ``recipe.coarsen`` all stages work on the coarser one
     feed      residual stages see the inputs and the answer so far, not the inputs alone
     folds     parts of the training split for residuals of models that have not seen the sample; 1: none
+    inherit   a residual stage begins with the weights of the stage before, but for its last layer, which is zero
     """
 
     def __init__(
-        self, make: Make, problem: Problem, grid: Grid, recipe: Recipe, *, stages: int, feed: bool, folds: int
+        self,
+        make: Make,
+        problem: Problem,
+        grid: Grid,
+        recipe: Recipe,
+        *,
+        stages: int,
+        feed: bool,
+        folds: int,
+        inherit: bool = False,
     ) -> None:
         self.make, self.signature, self.grid, self.recipe = make, problem.signature, grid, recipe
-        self.feed, self.folds = feed, folds
+        self.feed, self.folds, self.inherit = feed, folds, inherit
         self.working = coarse_grid(grid, recipe.coarsen)
         self.stages = [make(number) for number in range(stages)]
         channels = len(problem.signature.outputs)
@@ -192,7 +206,7 @@ class Boosted(LearnedSolver):
     def _fit_stage(
         self, number: int, train: Dataset, held_out: Dataset | None, answers: list[Answer], course: Course
     ) -> None:
-        stage, known = self.stages[number], [self._answer(q) for q in range(number)]
+        stage, known = self._begun(number, self.stages[number]), [self._answer(q) for q in range(number)]
         lessons, exam = train, held_out
         if number:
             left = residuals(train, answers, feed=self.feed)
@@ -215,6 +229,12 @@ class Boosted(LearnedSolver):
         if not last:
             answers.append(self._answer(number) if self.folds < 2 else self._by_folds(number, lessons, train, course))
 
+    def _begun(self, number: int, stage: LearnedSolver) -> LearnedSolver:
+        if number and self.inherit:
+            seen = len(self.signature.inputs) + (len(self.signature.outputs) if self.feed else 0)
+            take_over(stage, self.stages[number - 1], seen, self.working)
+        return stage
+
     def _answer(self, number: int, chosen: LearnedSolver | None = None) -> Answer:
         stage = chosen or self.stages[number]
 
@@ -231,7 +251,7 @@ class Boosted(LearnedSolver):
         fold_of[order] = np.arange(count) % self.folds
         models = []
         for fold in range(self.folds):
-            model = self.make(number)
+            model = self._begun(number, self.make(number))
             others = np.nonzero(fold_of != fold)[0]
             rows = (others[:, None] * frames + np.arange(frames)).ravel()
             course.fit(model, lessons.subset(rows), None, stage=number, fold=fold)
@@ -290,6 +310,7 @@ def build(
     residual_options: str = "",
     feed: bool = False,
     folds: int = 1,
+    start: Literal["earlier", "fresh"] = "earlier",
     recipe: Recipe = Recipe(),  # noqa: B008 - frozen
 ) -> Boosted:
     """Stages of another model, each fitted to what the earlier ones left; the budget is shared evenly.
@@ -301,6 +322,8 @@ def build(
     feed              later stages see the answer so far beside the inputs
     folds             later stages learn from residuals on samples the model has not seen, by this many folds; 1: from
                       those on its own training samples
+    start             weights of later stages before training: those of the stage before, but for the last layer
+                      (earlier), or new ones (fresh), from which they may not leave 0 for a long time
 
     With ``train.augment`` the later stages see symmetries of the problem only if ``train.symmetrise`` is on too.
     """
@@ -325,7 +348,7 @@ def build(
             start_at_zero(stage, len(posed.signature.inputs), working)
             return stage
 
-    return Boosted(make, problem, grid, recipe, stages=stages, feed=feed, folds=folds)
+    return Boosted(make, problem, grid, recipe, stages=stages, feed=feed, folds=folds, inherit=start == "earlier")
 
 
 def _learned(solver: Any, base: str, posed: Problem) -> LearnedSolver:

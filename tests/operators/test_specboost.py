@@ -10,7 +10,7 @@ import pytest
 import torch
 from resolvent.data import Dataset
 from resolvent.operators import _boosting, fno, specboost
-from resolvent.operators._boosting import Residuals, shell_energy, start_at_zero
+from resolvent.operators._boosting import Residuals, _unfaded, shell_energy, start_at_zero
 from resolvent.operators.specboost import PRESETS, Boosted, build
 from resolvent.pde import Channel, Grid, Signature
 from resolvent.pde.burgers import Burgers
@@ -120,6 +120,28 @@ def test_a_residual_stage_starts_at_zero_exactly(base, feed):
     with torch.no_grad():
         assert torch.equal(boosted(inputs, grid), boosted.stages[0](inputs, grid))
     assert boosted.parameter_count == sum(stage.parameter_count for stage in boosted.stages)
+
+
+@pytest.mark.parametrize("base", ["fno", "unet", "deeponet"])
+@pytest.mark.parametrize("feed", [False, True])
+def test_a_residual_stage_begins_with_the_features_of_the_stage_before(base, feed):
+    problem = Darcy()
+    grid = problem.grid(17)
+    boosted = build(problem, grid, base=base, feed=feed)
+    first, second = boosted.stages
+    for parameter in first.network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    begun = boosted._begun(1, second)
+    seen = torch.randn(2, 2 if feed else 1, *grid.shape)
+    assert not bool(begun(seen, grid).any())
+    theirs = dict(_unfaded(first).named_parameters())
+    mine = [(p, theirs[name]) for name, p in _unfaded(begun).named_parameters() if p.shape == theirs[name].shape]
+    assert len(mine) > 4
+    assert sum(torch.equal(*pair) for pair in mine) >= len(mine) - 2  # but for the last layer's weight and bias
+    fresh = build(problem, grid, base=base, feed=feed, start="fresh")
+    before = [parameter.clone() for parameter in fresh.stages[1].network.parameters()]
+    after = fresh._begun(1, fresh.stages[1]).network.parameters()
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
 def test_a_network_without_a_linear_end_starts_at_zero_by_a_factor():
