@@ -7,8 +7,8 @@ fewer than SZ3 on k^-3; and every bound that was asked for is kept.
 
 All data are float32; bits are those of the file on disk, header and all; PSNR = 20 log10(max - min) - 10 log10(mean
 square error) at the nodes. One thread. Each row is written to ``benchmarks/results/compression.json`` when it is done
-and not repeated (``--quick``: small data, a temporary folder). zfp and SZ3 come from ``pip install zfpy pysz``; where
-one is absent its rows are left out, and the table says so.
+and not repeated, the tables to ``compression.md`` beside it (``--quick``: small data, a temporary folder). zfp and SZ3
+come from ``pip install zfpy pysz``; where one is absent its rows are left out, and the table says so.
 
 kolmogorov    vorticity of a Kolmogorov flow at Re 500, 256 x 256: 30 s from a random start on 128², 2 s more on 256²
 trajectory    the 1.6 s that follow, 32 frames read off at 128 x 128: time is an axis without a period
@@ -226,9 +226,11 @@ def goals(runs: Mapping[str, Any], only: Sequence[str]) -> list[str]:
     return short
 
 
-def show(runs: Mapping[str, Any], data: str) -> None:
-    print(f"\n{data}\n\n| method | setting | bits a value | PSNR [dB] (spread, seeds) | held out | seconds | decode |")
-    print("|---" * 7 + "|")
+def shown(runs: Mapping[str, Any], data: str) -> str:
+    lines = [
+        "| method | setting | bits a value | PSNR [dB] (spread, seeds) | held out | seconds | decode |",
+        "|---" * 7 + "|",
+    ]
     for method in METHODS:
         for setting, row in rows_of(runs, data, method).items():
             held = f"{row['heldout']:.3g}" if "heldout" in row else ""
@@ -242,10 +244,22 @@ def show(runs: Mapping[str, Any], data: str) -> None:
                 f"{row['seconds']:.1f}",
                 f"{row['decode']:.2f}",
             ]
-            print("| " + " | ".join(cells) + " |")
+            lines.append("| " + " | ".join(cells) + " |")
     found = {method: bits_at(runs, data, method) for method in METHODS}
     told = ", ".join(f"{method} {bits:.2f}" for method, bits in found.items() if bits is not None)
-    print(f"\nbits a value at {TARGET:g} dB: {told or 'no method has rows about it'}")
+    return "\n".join([*lines, "", f"Bits a value at {TARGET:g} dB: {told or 'no method has rows about it'}."])
+
+
+def written(runs: Mapping[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(runs, indent=1))
+    first = next(iter(runs.values()))
+    tables = "\n\n".join(f"## {data}\n\n{shown(runs, data)}" for data in DATA)
+    short = "\n".join(f"Falls short: {line}." for line in goals(runs, list(DATA))) or "No goal is missed."
+    head = "# Bits and errors\n\n`python benchmarks/compression.py`"
+    path.with_suffix(".md").write_text(
+        f"{head}; {first['machine']}, torch {first['torch']}, one thread.\n\n{tables}\n\n{short}\n"
+    )
 
 
 def main() -> int:
@@ -279,9 +293,8 @@ def main() -> int:
                     continue
                 row = runs[key]
                 print(f"{key}: {row['bits']:.3f} bits, {row['psnr']:.1f} dB, {row['seconds']:.1f} s", flush=True)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(runs, indent=1))
-        show(runs, data)
+                written(runs, path)
+        print(f"\n{data}\n\n{shown(runs, data)}")
     short = goals(runs, options.only)
     for line in short:
         print("falls short:", line)

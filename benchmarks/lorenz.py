@@ -22,11 +22,13 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
 from resolvent.data import Dataset
 from resolvent.dynamics import al_rnn, neural_ode
 from resolvent.dynamics._symbolic import code_of, lyapunov_exponents
@@ -36,6 +38,8 @@ from resolvent.pde._solver import OneFrame
 from resolvent.pde.lorenz import Lorenz
 from resolvent.training import Budget, Recipe
 from torch import Tensor
+
+from dynamics import made, published
 
 RESULTS = Path(__file__).parent / "results" / "lorenz.json"
 STEP, TRUTHS, POINT = 0.01, 8, Grid(())
@@ -54,6 +58,18 @@ class Model:
 
 
 _SMOOTH = {"objective": "mean_square", "weight_decay": 0.0, "validate_every": 1}
+# 100,000 updates on windows of 200 frames, the rate falling exponentially from 1e-3 to 1e-5, noise 0.05 (dossier D.5)
+_PUBLISHED = Recipe(
+    epochs=31,
+    batch=16,
+    learning_rate=1e-3,
+    schedule="step",
+    step_every=0.05,
+    step_factor=0.7943,
+    unroll=200,
+    noise=0.05,
+    **_SMOOTH,
+)
 MODELS: dict[str, Model] = {
     "neural_ode": Model(
         neural_ode.build,
@@ -64,20 +80,10 @@ MODELS: dict[str, Model] = {
         420.0,
     ),
     "al_rnn, 2 rectified": Model(
-        al_rnn.build,
-        STEP,
-        1000,
-        {"hidden": 17, "rectified": 2, "interval": 16},
-        Recipe(epochs=25, batch=16, learning_rate=3e-3, unroll=50, noise=0.02, **_SMOOTH),
-        900.0,
+        al_rnn.build, STEP, 1000, {"hidden": 17, "rectified": 2, "interval": 16}, _PUBLISHED, 7200.0
     ),
     "al_rnn, 10 rectified": Model(
-        al_rnn.build,
-        STEP,
-        1000,
-        {"hidden": 27, "rectified": 10, "interval": 16},
-        Recipe(epochs=25, batch=16, learning_rate=3e-3, unroll=50, noise=0.02, **_SMOOTH),
-        900.0,
+        al_rnn.build, STEP, 1000, {"hidden": 27, "rectified": 10, "interval": 16}, _PUBLISHED, 7200.0
     ),
 }
 
@@ -177,39 +183,59 @@ def main() -> int:
                     continue
                 known = known or truths(length)
                 model = (quick() if given.quick else MODELS)[name]
-                kept[key] = run(name, model, seed, length, known)
+                kept[key] = {**run(name, model, seed, length, known), "made": made()}
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(json.dumps(kept, indent=1) + "\n")
                 print(f"{key}: {kept[key]['state space']['mean']:.3f}", file=sys.stderr, flush=True)
-    return told(kept, check=given.check)
+    print(told(kept))
+    if not given.quick:
+        published()
+    return 1 if given.check and not any(met(each) for each in grouped(kept).values()) else 0
 
 
-def told(kept: Mapping[str, Mapping[str, Any]], *, check: bool) -> int:
-    """The table, and whether the goal is met."""
+def grouped(kept: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """By model and length."""
     rows: dict[str, list[Mapping[str, Any]]] = {}
     for key, found in kept.items():
         rows.setdefault(f"{key.split(': ')[0]}, {found['length']} steps", []).append(found)
-    print(
-        "| model | seeds | state space [nat] | true: mean / 95 % | spectrum | true: mean / 95 % | exponent | fit [s] |"
+    return rows
+
+
+def met(each: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the mean over seeds is within the spread of true trajectories, in both distances."""
+    return all(
+        statistics.mean(found[kind]["mean"] for found in each) <= each[0][kind]["truth"][1]
+        for kind in ("state space", "spectrum")
     )
-    print("|---|---|---|---|---|---|---|---|")
-    good = False
+
+
+def told(kept: Mapping[str, Mapping[str, Any]]) -> str:
+    """The table, and whether the goal is met."""
+    lines = [
+        "# The Lorenz attractor from data",
+        "",
+        "`python benchmarks/lorenz.py --check`: 8 generated trajectories against 8 true ones; mean ± standard "
+        "deviation over seeds, beside the distances between true trajectories of that length. True exponent: 0.906.",
+        "",
+        "| model | seeds | updates | state space [nat] | true: mean / 95 % | spectrum | true: mean / 95 % | exponent "
+        "| fit [s] |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    rows = grouped(kept)
     for name, each in rows.items():
-        cells = [name, str(len(each))]
-        meets = True
+        cells = [name, str(len(each)), ", ".join(str(found["steps"]) for found in each)]
         for kind in ("state space", "spectrum"):
             values = [found[kind]["mean"] for found in each]
             usual = each[0][kind]["truth"]
             spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
             cells += [f"{statistics.mean(values):.3f}{spread}", f"{usual[0]:.3f} / {usual[1]:.3f}"]
-            meets &= statistics.mean(values) <= usual[1]
-        good |= meets
-        cells += [f"{statistics.mean(f['exponent'] for f in each):.3f}",
+        cells += [", ".join(f"{found['exponent']:.3f}" for found in each),
                   f"{statistics.mean(f['seconds']['fit'] for f in each):.0f}"]  # fmt: skip
-        print(f"| {' | '.join(cells)} |")
-    if check and not good:
-        print("Goal missed: no model is within the spread of true trajectories in both distances.", file=sys.stderr)
-    return 1 if check and not good else 0
+        lines.append(f"| {' | '.join(cells)} |")
+    short = [name for name, each in rows.items() if not met(each)]
+    said = f"Outside the spread of true trajectories: {'; '.join(short)}." if short else "All are within the spread."
+    lines += ["", said, ""]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

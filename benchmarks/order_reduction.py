@@ -1,15 +1,15 @@
 """Order reduction of a neural ODE trained on Burgers' equation: POD-DEIM beside weight truncation and pruning.
 
-Goal: POD-DEIM predicts at least 3 times faster than the full neural ODE at a loss of at most 1 %: its relative L2 error
-against the true solution (test set) is at most 0.01 above that of the full model. How far predictions are from those of
-the full model is in the table too.
+Goal: POD-DEIM predicts at least 3 times faster than the full neural ODE, for one sample and for 32, at a loss of at
+most 1 %: its relative L2 error against the true solution (test set, mean over seeds) is at most 1.01 times that of the
+full model. A stricter reading stands beside it ("close"): at most 1 % (relative L2) from the full model's predictions.
 
     python benchmarks/order_reduction.py [--check] [--quick] [--seeds 0 1 2] [--repeats 5]
 
 Viscosity 0.01, random initial states of the published law, 20 frames up to t = 1 on 128 nodes; 96 trajectories train,
 16 choose the reduction, 32 judge. The full model is a ``neural_ode`` whose right-hand side is three convolutions, 5
 wide and of 24 channels, with GELU between them, and a linear one beside them. Every method has one number that makes it
-smaller (POD-DEIM two); the cheapest setting within that loss on the *validation* trajectories is judged on test, or
+smaller (POD-DEIM two); the cheapest setting within the limit on the *validation* trajectories is judged on test, or
 else the best one there. POD-DEIM is also fine-tuned: its layers are plain ones, and their rates are fitted to those of
 the full field at training states. Seconds are medians of ``--repeats`` predictions of a batch, methods in turn, on one
 thread. Rows are cached in ``benchmarks/results/order_reduction.json`` (``--quick``: a temporary folder) with the fitted
@@ -30,6 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
 from resolvent.data import Dataset, generate, split
 from resolvent.dynamics._coordinates import Channels
 from resolvent.dynamics._layered import LayeredField
@@ -45,13 +47,17 @@ from resolvent.training import Budget, Recipe
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from dynamics import made, published
+
 RESULTS = Path(__file__).parent / "results" / "order_reduction.json"
 FASTER, LOSS = 3.0, 0.01
 BATCHES = (1, 32)
 SECONDS = 420.0  # of training, at most
 
 # shares of energy lost in states and in functions' values; or what is kept
-POD_DEIM = [(lost, hidden) for lost in (1e-3, 1e-4, 1e-5, 1e-6) for hidden in (1e-3, 1e-4, 1e-5, 1e-6)]
+_LOST = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
+POD_DEIM = [(lost, hidden) for lost in _LOST for hidden in _LOST]
+CLOSE = "POD-DEIM, close"
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -159,15 +165,20 @@ def away(answer: Tensor, other: Tensor, data: Dataset) -> float:
 
 
 def chosen(
-    each: Sequence[tuple[str, Callable[[], Solver]]], full: Solver, data: Dataset, limit: float
+    each: Sequence[tuple[str, Callable[[], Solver]]], full: Solver, data: Dataset, limit: float, *, close: bool = False
 ) -> tuple[str, Solver, float]:
-    """The first setting whose loss on validation data is within the limit, or that of the least."""
-    truth, best = data.read(range(len(data)))[1], None
-    usual = away(predicted(full, data), truth, data)
+    """The first setting whose loss on validation data is within the limit, or that of the least.
+
+    The loss is by how much of its value the error grows, or (``close``) the distance to the full model.
+    """
+    goal, best = predicted(full, data), None
+    truth = data.read(range(len(data)))[1]
+    usual = away(goal, truth, data)
     for word, make in each:
         solver = make()
         try:
-            loss = away(predicted(solver, data), truth, data) - usual
+            found = predicted(solver, data)
+            loss = away(found, goal, data) if close else away(found, truth, data) / usual - 1
         except RuntimeError:  # the integration failed
             loss = float("inf")
         if best is None or loss < best[2]:
@@ -217,8 +228,9 @@ def run(data: tuple[Dataset, Dataset, Dataset], seed: int, repeats: int, weights
     full = full_model(data, seed, weights, quick)
     solvers: dict[str, Solver] = {"full": full}
     settings = {"full": ("", 0.0)}
-    for name, each in candidates(full, train).items():
-        word, solver, loss = chosen(each, full, validation, LOSS)
+    settled = candidates(full, train)
+    for name, each in {**settled, CLOSE: settled["POD-DEIM"]}.items():
+        word, solver, loss = chosen(each, full, validation, LOSS, close=name == CLOSE)
         solvers[name], settings[name] = solver, (word, loss)
         print(f"  {name}: {word}, loss {loss:.4f} on validation", file=sys.stderr, flush=True)
     small = solvers["POD-DEIM"]
@@ -238,6 +250,7 @@ def run(data: tuple[Dataset, Dataset, Dataset], seed: int, repeats: int, weights
             "evaluations": statistics.mean(each.evaluations for each in work),
             "seconds": {str(batch): times[batch][name] for batch in BATCHES},
         }
+    rows["full"]["made"] = made()
     rows["POD-DEIM"] |= {"modes": small.small.modes, "activations": small.small.activations} | told_error(small, test)
     return rows
 
@@ -278,14 +291,24 @@ def main() -> int:
             kept[key] = run(data, seed, given.repeats, weights, given.quick)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(kept, indent=1) + "\n")
-    return told(kept, check=given.check)
+    print(told(kept))
+    if not given.quick:
+        published()
+    return 1 if given.check and misses(kept) else 0
 
 
-def told(kept: Mapping[str, Mapping[str, Mapping[str, Any]]], *, check: bool) -> int:
-    """The table, means over seeds, and whether the goal is met."""
-    print("| method | settings | away from full | error | evaluations | speed-up, batch 1 | batch 32 |")
-    print("|---|---|---|---|---|---|---|")
-    missed = []
+def told(kept: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """The table, means over seeds, and what is missed."""
+    lines = [
+        "# A neural ODE of Burgers' equation in few coordinates",
+        "",
+        "`python benchmarks/order_reduction.py --check`: viscosity 0.01, 128 nodes, 32 test trajectories of 20 frames; "
+        f"mean ± standard deviation over {len(kept)} seeds. Speed-ups are of processor seconds. `close`: chosen to be "
+        "within 1 % of the full model's predictions; the others: by the error against the true solution.",
+        "",
+        "| method | settings | away from full | error | evaluations | speed-up, batch 1 | batch 32 |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for name in next(iter(kept.values())):
         each = [rows[name] for rows in kept.values()]
         distance = [row["away"] for row in each]
@@ -293,20 +316,29 @@ def told(kept: Mapping[str, Mapping[str, Mapping[str, Any]]], *, check: bool) ->
             batch: [rows["full"]["seconds"][batch] / rows[name]["seconds"][batch] for rows in kept.values()]
             for batch in map(str, BATCHES)
         }
-        print(
+        lines.append(
             f"| {name} | {'; '.join(row['setting'] for row in each)} | {_spread(distance, 4)} | "
             f"{_spread([row['error'] for row in each], 4)} | {_spread([row['evaluations'] for row in each], 0)} | "
             + " | ".join(_spread(faster[str(batch)], 1) for batch in BATCHES)
             + " |"
         )
-        if name == "POD-DEIM":
-            slow = min(statistics.mean(faster[str(batch)]) for batch in BATCHES)
-            loss = statistics.mean(rows[name]["error"] - rows["full"]["error"] for rows in kept.values())
-            if loss > LOSS or slow < FASTER:
-                missed.append(f"POD-DEIM is {slow:.1f} times faster at a loss of {loss:.2%}")
-    if check and missed:
-        print(f"Goal missed: {missed[0]}.", file=sys.stderr)
-    return 1 if check and missed else 0
+    missed = misses(kept)
+    lines += ["", "Goal missed: " + "; ".join(missed) + "." if missed else "The goal is reached.", ""]
+    return "\n".join(lines)
+
+
+def misses(kept: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
+    found = []
+    for batch in map(str, BATCHES):
+        faster = statistics.mean(
+            rows["full"]["seconds"][batch] / rows["POD-DEIM"]["seconds"][batch] for rows in kept.values()
+        )
+        if faster < FASTER:
+            found.append(f"POD-DEIM is {faster:.1f} times faster at batch {batch}, not {FASTER:g}")
+    own, full = (statistics.mean(rows[name]["error"] for rows in kept.values()) for name in ("POD-DEIM", "full"))
+    if own > (1 + LOSS) * full:
+        found.append(f"the error of POD-DEIM is {own / full - 1:.1%} above the full model's, not {LOSS:.0%}")
+    return found
 
 
 def _spread(values: Sequence[float], digits: int) -> str:

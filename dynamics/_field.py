@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -10,21 +11,28 @@ from torch import Tensor
 
 from ..pde import SolverError
 
-RightHandSide = Callable[[Tensor, Tensor], Tensor]
+RightHandSide = Callable[..., Tensor]  # f(t, y, *given)
 Time = float | Tensor  # one for the batch, or one per sample: "batch"
 
 
 class Field:
     r""":math:`\dot y = f(t, y)` with ``y: batch *state`` seen as ``batch unknown``.
 
-    Integrators run forward in :math:`s = \pm t`; ``sign`` is -1 where the times decrease.
+    Integrators run forward in :math:`s = \pm t`; ``sign`` is -1 where the times decrease. ``given`` is passed on.
     """
 
-    def __init__(self, function: RightHandSide, state: Tensor, sign: float) -> None:
-        self.function, self.shape, self.sign = function, state.shape, sign
+    def __init__(self, function: RightHandSide, state: Tensor, sign: float, given: tuple[Tensor, ...] = ()) -> None:
+        self.function, self.shape, self.sign, self.given = function, state.shape, sign, given
         self.dtype, self.device = state.dtype, state.device
         self.calls = 0  # of the right-hand side, each for the whole batch
         self.jacobians = 0
+
+    def rows(self, chosen: Tensor) -> Field:
+        """The same for some of the samples; counts go on."""
+        some = copy.copy(self)
+        some.shape = torch.Size((len(chosen), *self.shape[1:]))
+        some.given = tuple(values[chosen] for values in self.given)
+        return some
 
     def flat(self, values: Tensor) -> Float[Tensor, "batch unknown"]:
         return values.reshape(self.shape[0], -1)
@@ -39,7 +47,7 @@ class Field:
         return (self.sign * time).to(self.dtype).view(-1, *[1] * (len(self.shape) - 1))
 
     def __call__(self, time: Time, state: Float[Tensor, "batch unknown"]) -> Float[Tensor, "batch unknown"]:
-        values = self.function(self.time(time), self.full(state))
+        values = self.function(self.time(time), self.full(state), *self.given)
         self.calls += 1
         if self.calls == 1:
             self._check(values)
@@ -70,7 +78,7 @@ class Field:
         with torch.enable_grad():
             place = state if state.requires_grad else state.detach().requires_grad_()
             clock = self.time(time).requires_grad_()
-            values = self.flat(self.function(clock, self.full(place)))
+            values = self.flat(self.function(clock, self.full(place), *self.given))
             rate = _along(values, clock)
             rows = _rows(values, place, graph)
         self.jacobians += 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,8 @@ from ..pde import Grid, Problem, Signature, SolverError, check_fields, check_tim
 from ..training import Budget, Callback, History, ModuleSolver, Recipe, objective_named, relative_l2
 from ..training._loop import Trainer
 from ..training._windows import Windows
-from ._coordinates import Conditions, Coordinates
+from ._coordinates import Channels, Conditions, Coordinates, Modes
+from ._networks import Dense
 
 BLOCK = 64  # trajectories read at a time
 # what a model in continuous time has no use for, with the value that says so
@@ -263,6 +264,17 @@ def conditions_of(signature: Signature, grid: Grid, *, vector: bool) -> Conditio
     if not signature.given:
         return None
     return Conditions([channel.uniform for channel in signature.given], grid.shape, vector=vector)
+
+
+def in_a_vector(
+    signature: Signature, grid: Grid, *, width: int, layers: int, components: int, energy: float
+) -> tuple[Coordinates, Callable[[int, int], Dense], int]:
+    """Channels of a plain system or POD coefficients of fields, dense networks on such vectors, how much is given."""
+    channels = len(signature.outputs)
+    states: Coordinates = Modes(channels, grid.shape, components, energy) if grid.axes else Channels(channels, ())
+    conditions = conditions_of(signature, grid, vector=True)
+    given = 0 if conditions is None else conditions.features
+    return states, lambda c_in, c_out: Dense(c_in, c_out, width=width, layers=layers, given=given), given
 
 
 def counted(evaluations: Tensor, accepted: Tensor, rejected: Tensor) -> tuple[Work, ...]:

@@ -44,6 +44,7 @@ def odeint(
     step: float | None = None,
     max_steps: int = 100_000,
     event: Event | None = None,
+    given: Sequence[Tensor] | None = None,
     trace: bool = False,
     parameters: Sequence[Tensor] | None = None,
     checkpoint: int = 16,
@@ -62,6 +63,9 @@ def odeint(
     step         fixed step [time]: no error control
     max_steps    attempts before giving up
     event        g(t, y) -> one number per sample: a sample stops where it changes sign (control="sample")
+    given        what goes with each sample, ``batch ...``: f(t, y, *given) and g(t, y, *given). It says that the
+                 right-hand side serves any number of samples: with control="sample" those that have arrived leave
+                 the batch (not with trace). () where there is nothing to pass; None: f always sees the whole batch
     trace        keep each accepted step: time, size, error, stiffness, state; with the gradient of error and stiffness
                  where it runs through the solver (discrete)
     parameters   backsolve, interpolated: what else the gradient is wanted for; those of an nn.Module where None
@@ -78,15 +82,17 @@ def odeint(
         trace=trace,
     )
     _check_numbers(settings, state)
+    _check_given(given, state)
     clock, sign = _clock(times, state, control)
     if event is not None and (control != "sample" or gradient != "discrete"):
         raise ValueError('An event stops each sample at its own time: use control="sample" and gradient="discrete".')
     if gradient != "discrete" and torch.is_grad_enabled():
         asked = _parameters(function, parameters)
         if state.requires_grad or any(p.requires_grad for p in asked):
-            solved = _adjoint.solve(function, state, clock, sign, settings, asked, gradient, control, checkpoint)
+            right = (lambda t, y: function(t, y, *given)) if given else function
+            solved = _adjoint.solve(right, state, clock, sign, settings, asked, gradient, control, checkpoint)
             return Solution(sign * clock, *solved)
-    return _direct(function, state, clock, sign, settings, control, event)
+    return _direct(function, state, clock, sign, settings, control, event, given)
 
 
 def _direct(
@@ -97,14 +103,15 @@ def _direct(
     settings: Settings,
     control: Control,
     event: Event | None,
+    given: Sequence[Tensor] | None,
 ) -> Solution:
-    field = Field(function, state, sign)
+    field = Field(function, state, sign, tuple(given or ()))
     flat = field.flat(state)
     if control == "batch":
         whole = BatchWide(field, flat, clock.tolist(), settings)
         states = torch.stack(whole.run(), dim=1).view(len(state), -1, *state.shape[1:])
         return Solution(sign * clock, states, whole.counts(), whole.trace())
-    each = PerSample(field, flat, clock.expand(len(state), -1), settings, event)
+    each = PerSample(field, flat, clock.expand(len(state), -1), settings, event, leave=given is not None)
     states = each.run().view(len(state), -1, *state.shape[1:])
     happened = (sign * each.event_time, each.event_state()) if event is not None else (None, None)
     return Solution(sign * clock, states, each.counts(), each.trace(), *happened)
@@ -136,6 +143,15 @@ def _check_numbers(settings: Settings, state: Tensor) -> None:
             f"least {least:.1g}, or double precision.",
             stacklevel=3,
         )
+
+
+def _check_given(given: Sequence[Tensor] | None, state: Tensor) -> None:
+    for values in given or ():
+        if values.ndim < 1 or len(values) != len(state):
+            raise ValueError(
+                f"What is given has one row per sample: got shape {tuple(values.shape)} beside {len(state)} samples. "
+                "What is common to all belongs into the right-hand side."
+            )
 
 
 def _clock(times: Sequence[float] | Tensor, state: Tensor, control: str) -> tuple[Tensor, float]:

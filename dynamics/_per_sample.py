@@ -1,7 +1,8 @@
 """Steps of their own for every sample: easy samples do not pay for hard ones, and none depends on its company.
 
 A call of the right-hand side serves all samples, each at its own time. A sample that has arrived stays where it is; its
-counts stop.
+counts stop. Where the right-hand side serves any of the samples (``leave``), those that have arrived leave the batch,
+a quarter of it at a time, so that a batch costs what its members take, not what the longest takes for all.
 """
 
 from __future__ import annotations
@@ -16,26 +17,45 @@ from ._field import Field
 from ._solution import Counts, Trace
 from ._steppers import Attempt, error_ratio, stepper_of, stiffness
 
-Event = Callable[[Tensor, Tensor], Tensor]
+Event = Callable[..., Tensor]  # g(t, y, *given)
 BISECTIONS = 60  # a bracket of one step then ends at rounding level
+IDLE = 1e-6  # of its interval: what a sample that has arrived repeats of its end, lest f is asked beyond it
+LEAVE = 0.75  # the batch is gathered anew when so few of it are on their way
+_LANES = ("lanes", "times", "time", "end", "state", "slope", "step", "previous", "again", "active")
 
 
 class PerSample:
-    """One integration, forward along the rows of ``times`` (``batch time``, float64)."""
+    """One integration, forward along the rows of ``times`` (``batch time``, float64).
 
-    def __init__(self, field: Field, state: Tensor, times: Tensor, settings: Settings, event: Event | None) -> None:
+    Lanes are the samples still in the batch, ``lanes`` their numbers; ``work`` is their evaluations, accepted and
+    rejected steps.
+    """
+
+    def __init__(
+        self,
+        field: Field,
+        state: Tensor,
+        times: Tensor,
+        settings: Settings,
+        event: Event | None,
+        *,
+        leave: bool = False,
+    ) -> None:
         self.field, self.times, self.settings, self.event = field, times, settings, event
+        self.whole, self.clock, self.leave = field, times, leave and not settings.trace  # a trace has all lanes
         self.state, self.time, self.end = state, times[:, 0].clone(), times[:, -1]
         self.slope = field(self.time, state)
-        graph = torch.is_grad_enabled() and (state.requires_grad or self.slope.requires_grad)
-        self.stepper = stepper_of(settings.tableau, field, state, graph=graph)
+        self.graph = torch.is_grad_enabled() and (state.requires_grad or self.slope.requires_grad)
+        self.stepper = stepper_of(settings.tableau, field, state, graph=self.graph)
         self.controller = Controller(settings.tableau)
-        whole = torch.ones(len(state), dtype=torch.int64, device=state.device)
-        self.evaluations, self.accepted, self.rejected = whole.clone(), 0 * whole, 0 * whole
+        self.lanes = torch.arange(len(state), device=state.device)
+        self.done = torch.zeros(3, len(state), dtype=torch.int64, device=state.device)
+        self.work = self.done.clone()
+        self.work[0] = 1
         self.active = self.end > self.time
         self.rows: list[tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor, Tensor]] = []
         self.found: list[Tensor] = [state]
-        self.homes: list[Tensor] = [torch.stack([torch.arange(len(state), device=state.device), 0 * whole])]
+        self.homes: list[Tensor] = [torch.stack([self.lanes, torch.zeros_like(self.lanes)])]
         self.event_time = torch.full_like(self.time, torch.nan)
         self.event_states: list[tuple[Tensor, Tensor]] = []
         if event is not None:
@@ -43,35 +63,50 @@ class PerSample:
 
     def run(self) -> Tensor:
         """States at all times, ``batch time unknown``."""
-        step, previous = self._first(), torch.ones_like(self.time)
-        again = torch.zeros_like(self.active)
-        while bool(self.active.any()):
+        self.step, self.previous = self._first(), torch.ones_like(self.time)
+        self.again = torch.zeros_like(self.active)
+        while count := int(self.active.sum()):
+            if self.leave and count <= LEAVE * len(self.active):
+                self._depart()
             left = self.end - self.time
-            arrives = self.active & (step >= left)
-            used = torch.where(arrives, left, step)
+            arrives = self.active & (self.step >= left)
+            used, begin = torch.where(arrives, left, self.step), self.time
+            if count < len(self.active):
+                idle = IDLE * (self.end - self.times[:, 0])
+                used, begin = torch.where(self.active, used, idle), torch.where(self.active, begin, self.time - idle)
             calls = self.field.calls
-            attempt = self.stepper.attempt(self.time, used, self.state, self.slope)
-            self.evaluations += (self.field.calls - calls) * self.active
+            attempt = self.stepper.attempt(begin, used, self.state, self.slope)
+            self.work[0] += (self.field.calls - calls) * self.active
             ratio, good = self._ratio(attempt)
             if not bool((torch.isfinite(good) | ~self.active).all()):
                 # a NaN times a zero gradient is a NaN: such an attempt leaves no trace in the graph, for nobody
                 lost = ~torch.isfinite(good) & self.active
-                self.rejected += lost
-                step, again = torch.where(lost, 0.2 * used, step), again | lost
-                self._check(step, lost, finite=False)
+                self.work[2] += lost
+                self.step, self.again = torch.where(lost, 0.2 * used, self.step), self.again | lost
+                self._check(self.step, lost, finite=False)
                 continue
             taken = self.active & (good <= 1)
-            factor = self._factor(good, previous, again)
+            factor = self._factor(good, self.previous, self.again)
             until = torch.where(taken, torch.where(arrives, self.end, self.time + used), self.time)
+            failed = self.active & ~taken
             self._advance(attempt, ratio, taken, used, until)
-            failed = self.active & ~(good <= 1)
-            self.rejected += failed
-            previous = torch.where(taken, good.clamp_min(1e-4), previous)
-            step = torch.where(self.active & ~arrives | failed, used * factor, step)
-            again = failed
+            self.work[2] += failed
+            self.previous = torch.where(taken, good.clamp_min(1e-4), self.previous)
+            self.step = torch.where(self.active & ~arrives | failed, used * factor, self.step)
+            self.again = failed
             self.active = self.active & (self.time < self.end)
-            self._check(step, failed, finite=True)
+            self._check(self.step, failed, finite=True)
         return self._assembled()
+
+    def _depart(self) -> None:
+        """Who has arrived leaves the batch."""
+        kept = self.active.nonzero().flatten()
+        self.done[:, self.lanes] = self.work
+        self.work = self.work[:, kept]
+        for name in (*_LANES, "level") if self.event is not None else _LANES:
+            setattr(self, name, getattr(self, name)[kept])
+        self.field = self.field.rows(kept)
+        self.stepper = stepper_of(self.settings.tableau, self.field, self.state, graph=self.graph)
 
     def _first(self) -> Tensor:
         chosen = self.settings.step or self.settings.first_step
@@ -80,7 +115,7 @@ class PerSample:
         span = (self.end - self.time).clamp_min(1e-300)
         with torch.no_grad():
             guess = first_step(self.field, self.time, self.state, self.slope, self.settings, span, each=True)
-        self.evaluations += 1
+        self.work[0] += 1
         return guess
 
     def _ratio(self, attempt: Attempt) -> tuple[Tensor, Tensor]:
@@ -110,7 +145,7 @@ class PerSample:
             self.state = torch.where(column, attempt.state, self.state)
             self.slope = torch.where(column, attempt.slope, self.slope)
         self.time = until
-        self.accepted += taken
+        self.work[1] += taken
         if fired is not None:
             self.active = self.active & ~fired
 
@@ -132,13 +167,13 @@ class PerSample:
         values = self.stepper.interpolate_each(theta, self.state[rows], stages)
         ends = (self.times[rows, places] == until[rows])[:, None]  # not interpolated: no rounding is added there
         self.found.append(torch.where(ends, attempt.state[rows], values))
-        self.homes.append(torch.stack([rows, places]))
+        self.homes.append(torch.stack([self.lanes[rows], places]))
 
     # ------------------------------------------------------------------ events
 
     def _level(self, time: Tensor, state: Tensor) -> Tensor:
         assert self.event is not None
-        level = self.event(self.field.time(time), self.field.full(state))
+        level = self.event(self.field.time(time), self.field.full(state), *self.field.given)
         if level.shape != (len(state),):
             raise ValueError(
                 f"An event returns one number per sample, shape ({len(state)},); got shape {tuple(level.shape)}."
@@ -159,8 +194,8 @@ class PerSample:
         theta = self._bisect(stages.detach(), used, fired, before.detach().sign())
         state = self.stepper.interpolate_each(theta.to(self.state.dtype), self.state, stages)
         time = self.time + theta * used
-        self.event_time = torch.where(fired, time, self.event_time)
-        self.event_states.append((fired, self._corrected(time, state, fired)))
+        self.event_time[self.lanes[fired]] = time[fired]
+        self.event_states.append((self.lanes[fired], self._corrected(time, state, fired)[fired]))
         return fired
 
     @torch.no_grad()
@@ -178,7 +213,7 @@ class PerSample:
         if not state.requires_grad:
             return state
         rate = self.field(time, state).detach()
-        self.evaluations += fired
+        self.work[0] += fired
         level = self._level(time, state)
         shift = -(level - level.detach()) / torch.where(fired, self._climb(time, state.detach(), rate), 1.0)
         return torch.where(fired[:, None], state + rate * shift[:, None], state.detach())
@@ -196,42 +231,37 @@ class PerSample:
 
     def _assembled(self) -> Tensor:
         rows, places = torch.cat(self.homes, dim=1)
-        states = self.state.new_zeros(*self.times.shape, self.state.shape[1])
+        states = self.state.new_zeros(*self.clock.shape, self.state.shape[1])
         states = states.index_put((rows, places), torch.cat(self.found))
         for fired, there in self.event_states:
-            late = fired[:, None] & (self.times > self.event_time[:, None])
-            states = torch.where(late[..., None], there[:, None], states)
+            late = self.clock[fired] > self.event_time[fired, None]
+            states = states.index_put((fired,), torch.where(late[..., None], there[:, None], states[fired]))
         return states
 
     def event_state(self) -> Tensor:
         """States at the events, NaN where there was none."""
-        states = torch.full_like(self.state, torch.nan)
+        states = self.state.new_full((len(self.clock), self.state.shape[1]), torch.nan)
         for fired, there in self.event_states:
-            states = torch.where(fired[:, None], there, states)
-        return self.field.full(states)
+            states = states.index_put((fired,), there)
+        return self.whole.full(states)
 
     def _check(self, step: Tensor, failed: Tensor, *, finite: bool) -> None:
         least = 16 * 2.3e-16 * torch.maximum(self.time.abs(), (self.end - self.time).abs())
         bad = failed if self.settings.step is not None else failed & (step < least)
-        work = self.accepted + self.rejected
-        slow = self.active & (work >= self.settings.max_steps)
+        slow = self.active & (self.work[1] + self.work[2] >= self.settings.max_steps)
         if not bool((bad | slow).any()):
             return
-        sample = int((bad | slow).nonzero()[0])
-        norm = float(torch.linalg.vector_norm(self.state[sample].detach()))
-        tableau, time, size = self.settings.tableau, self.field.sign * float(self.time[sample]), float(step[sample])
-        if bool(bad[sample]):
+        lane = int((bad | slow).nonzero()[0])
+        sample, norm = int(self.lanes[lane]), float(torch.linalg.vector_norm(self.state[lane].detach()))
+        tableau, time, size = self.settings.tableau, self.field.sign * float(self.time[lane]), float(step[lane])
+        if bool(bad[lane]):
             raise underflow(tableau, time, size, norm, sample, finite)
         raise too_many(tableau, self.settings.max_steps, time, size, norm, sample)
 
     def counts(self) -> Counts:
-        return Counts(
-            self.evaluations.cpu(),
-            self.accepted.cpu(),
-            self.rejected.cpu(),
-            self.field.jacobians,
-            self.field.calls,
-        )
+        self.done[:, self.lanes] = self.work
+        evaluations, accepted, rejected = self.done.cpu().unbind()
+        return Counts(evaluations, accepted, rejected, self.field.jacobians, self.field.calls)
 
     def trace(self) -> Trace | None:
         if not self.settings.trace:

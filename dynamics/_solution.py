@@ -18,7 +18,7 @@ class Counts:
     accepted      steps
     rejected      steps
     jacobians     of implicit methods
-    calls         of the right-hand side, each for the whole batch
+    calls         of the right-hand side, each for all samples that are in the batch
     """
 
     evaluations: Int[Tensor, " batch"]

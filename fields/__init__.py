@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from ._compress import Request, compressed
     from ._field import Field, derivative
     from ._fit import Plan, Samples, fit, gridded, represent
+    from ._march import MarchingSolver
     from ._network import Network
+    from ._satisfy import Law, satisfy
     from ._solve import FieldSolver, MisfitWarning
     from ._xarray import FieldBackend
 
@@ -25,6 +27,8 @@ _HOMES = {
     "Field": "_field",
     "FieldBackend": "_xarray",
     "FieldSolver": "_solve",
+    "Law": "_satisfy",
+    "MarchingSolver": "_march",
     "MisfitWarning": "_solve",
     "Network": "_network",
     "Plan": "_fit",
@@ -37,6 +41,7 @@ _HOMES = {
     "gridded": "_fit",
     "load_field": "_archive",
     "represent": "_fit",
+    "satisfy": "_satisfy",
     "save_field": "_archive",
     "solver_of": "_builder",
 }
@@ -47,6 +52,8 @@ __all__ = [
     "Field",
     "FieldBackend",
     "FieldSolver",
+    "Law",
+    "MarchingSolver",
     "MisfitWarning",
     "Network",
     "Plan",
@@ -59,6 +66,7 @@ __all__ = [
     "gridded",
     "load_field",
     "represent",
+    "satisfy",
     "save_field",
     "solver_of",
 ]

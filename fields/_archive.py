@@ -159,6 +159,10 @@ def _header(archive: Archive, steps: Mapping[str, float], sections: Sequence[byt
         "report": _short(archive.report),
         "sections": [len(section) for section in sections],
     }
+    if made.sees_lift:
+        told["sees_lift"] = True
+    if made.diffusivity:
+        told["diffusivity"] = made.diffusivity
     if kept is not None:
         told["residual"] = {"bound": kept.bound, "margin": kept.margin, "dtype": kept.dtype, "nodes": kept.nodes}
     return told
@@ -203,6 +207,7 @@ def _made(told: Mapping[str, Any], payload: bytes, size: int) -> Archive:
     field = assembled(
         fields_named(told["network"]).network, Grid.from_dict(told["domain"]), len(channels), told["options"],
         dtype=torch.float64, mean=told["mean"], scale=told["scale"], form=told["form"], conditions=conditions,
+        sees_lift=bool(told.get("sees_lift", False)), diffusivity=float(told.get("diffusivity", 0.0)),
     )  # fmt: skip
     steps = decode(field, parts[0], int(told["bits"]), told["steps"])
     residual = None

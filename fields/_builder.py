@@ -27,7 +27,9 @@ from torch import Generator, Tensor
 from ..pde import Grid, Problem
 from ..training import Preset
 from ._field import Field, Form, composed
+from ._march import MarchingSolver
 from ._network import Network
+from ._satisfy import Finish
 from ._solve import QUICK, FieldSolver
 from ._spectrum import bandwidths, nyquist
 
@@ -35,12 +37,14 @@ PRESETS: Mapping[tuple[str, str], Preset] = QUICK
 _GIVEN = frozenset({"self", "cls", "dim", "channels", "periodic", "generator", "dtype"})  # by the builder
 # one network has an option ``waves``, as the waves are called that ``matched`` is given
 _NO_OPTIONS = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
-_COMMON = {"kappa": 1.0, "iterations": 60, "points": 0, "seed": 0}
+_COMMON = {"kappa": 1.0, "iterations": 60, "points": 0, "seed": 0, "windows": 10, "finish": "levenberg"}
 _SAID = """
     kappa        waves of the first layer in units of those of the source and the boundary data
-    iterations   of Levenberg-Marquardt at most
+    iterations   of Levenberg-Marquardt at most (L-BFGS: 30 steps each); of an evolution, in each window
     points       collocation points at a time; 0: two a weight
     seed         of weights and points
+    windows      of time, of an evolution: each has a field of its own that begins where the one before ended
+    finish       levenberg: least squares in all weights at once; lbfgs: for more weights than a matrix of them allows
 """
 
 
@@ -71,11 +75,11 @@ def assembled(
     promises   those of :func:`~._field.composed`
     """
     generator = Generator().manual_seed(seed)
-    periodic = [axis.periodic for axis in domain.axes]
+    periodic = [axis.periodic for axis in domain.axes] + [False] * bool(promises.get("sees_lift"))
 
     def made(outputs: int) -> Network:
         constructor: Callable[..., Network] = network
-        one = constructor(domain.dim, outputs, periodic=periodic, generator=generator, dtype=dtype, **options)
+        one = constructor(len(periodic), outputs, periodic=periodic, generator=generator, dtype=dtype, **options)
         if change is not None:
             change(one, generator)
         return one
@@ -169,22 +173,25 @@ def solver_of(network: type[Network], *, module: str = "", fixed: Mapping[str, A
 
     module     name of the file's module, where it is not the network's
     fixed      options that are not for the user to choose
-    defaults   options that are, with their defaults; kappa, iterations, points and seed are always
+    defaults   options that are, with their defaults; those of ``_COMMON`` are always
     """
     offered = {**defaults, **{name: value for name, value in _COMMON.items() if name not in defaults}}
 
-    def build(problem: Problem, grid: Grid, **options: Any) -> FieldSolver:
+    def build(problem: Problem, grid: Grid, **options: Any) -> FieldSolver | MarchingSolver:
         unknown = sorted(set(options) - set(offered))
         if unknown:
             raise TypeError(f"{network.__name__} has no option {', '.join(unknown)}; known: {', '.join(offered)}.")
         own = {**offered, **options}
-        kappa, iterations, points, seed = (own.pop(name) for name in _COMMON)
+        kappa, iterations, points, seed, windows, finish = (own.pop(name) for name in _COMMON)
 
         def make(domain: Grid, waves: Sequence[float], **promises: Any) -> Field:
             told = network.matched([kappa * k for k in waves], **fixed, **own)
             return assembled(network, domain, 1, told, seed=seed, **promises)
 
-        return FieldSolver(problem, grid, make, iterations=iterations, points=points, seed=seed)
+        how: dict[str, Any] = {"iterations": iterations, "points": points, "seed": seed, "finish": finish}
+        if problem.signature.evolves:
+            return MarchingSolver(problem, grid, make, windows=windows, **how)
+        return FieldSolver(problem, grid, make, **how)
 
     return _signed(build, network, module or network.__module__, offered)
 
@@ -192,7 +199,8 @@ def solver_of(network: type[Network], *, module: str = "", fixed: Mapping[str, A
 def _signed(build: Any, network: type[Network], module: str, offered: Mapping[str, Any]) -> Any:
     """The signature, types and explanations that ``--help`` and the registry read."""
     known = options_of(network)
-    kinds = {name: known[name].annotation if name in known else type(value) for name, value in offered.items()}
+    kinds: dict[str, Any] = {name: type(value) for name, value in offered.items()} | {"finish": Finish}
+    kinds |= {name: known[name].annotation for name in offered if name in known}
     passed = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("problem", "grid")]
     keywords = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=kinds[name])

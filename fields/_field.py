@@ -1,8 +1,8 @@
 r"""A field: a function of position as a network, in physical units, that keeps its promises everywhere.
 
 Points in, values out (``point dim -> point channel``), with exact derivatives in the same pass. What is imposed is
-exact: periodic axes (all derivatives), conditions :math:`u = g(x) + d(x)\,N(x)` on faces, vectors without divergence
-(:math:`u = \nabla\times\psi`), positive values (:math:`u = e^N`).
+exact: periodic axes (all derivatives), values and slopes on faces (:math:`u = g + \sum_q w_q N_q`, see
+:mod:`._conditions`), vectors without divergence (:math:`u = \nabla\times\psi`), positive values (:math:`u = e^N`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import Generator, Tensor, nn
 
 from ..pde import Axis, Condition, Grid
 from ._activations import exponential
-from ._conditions import Lift
-from ._jet import Jet, Second, by_forward_mode, seed
+from ._conditions import Lift, free_functions
+from ._jet import Jet, Second, by_forward_mode, joined, seed
 from ._network import Initialisation, Layered, Network, stable_deviation, vi3nr_
 
 Form = Literal["plain", "positive", "solenoidal"]
@@ -30,13 +30,17 @@ class Field(nn.Module):
 
     mean, scale   of each channel: u = mean + scale N; exp of that, where the form is ``positive``
     form          ``solenoidal``: the network's outputs are the stream function (plane) or vector potential (space)
-    conditions    values on faces that hold exactly (order 0), of one channel
+    conditions    values and slopes on faces that hold exactly, of one channel
+    sees_lift     the network has g, what the conditions say of a point, as one coordinate more: where a field begins
+                  with a front or a kink, what follows has it at the same place
+    diffusivity   with which the beginning (of the last axis) spreads in g along periodic axes, as heat does
     """
 
     lower: Tensor
     slope: Tensor
     mean: Tensor
     scale: Tensor
+    span: Tensor  # middle and half range of the values given
 
     def __init__(
         self,
@@ -47,22 +51,28 @@ class Field(nn.Module):
         scale: Sequence[float] | Tensor = (1.0,),
         form: Form = "plain",
         conditions: Sequence[Condition] = (),
+        sees_lift: bool = False,
+        diffusivity: float = 0.0,
     ) -> None:
         super().__init__()
+        if sees_lift and not conditions:
+            raise ValueError("A network sees the lift of conditions; this field has none.")
         if conditions and form != "plain":
             raise ValueError(f"Conditions on faces are imposed on plain fields; this one is {form}.")
         if form == "solenoidal" and domain.dim not in (2, 3):
             raise ValueError(f"A field without divergence lives in 2 or 3 dimensions, got {domain.dim}.")
         self.domain, self.network, self.form, self.conditions = domain, network, form, tuple(conditions)
+        self.sees_lift, self.diffusivity = sees_lift, diffusivity
         self.recipe: tuple[str, dict[str, Any]] | None = None  # file and options of the network, where it is one's
         dtype = next(network.parameters()).dtype
         dtype = torch.float64 if dtype in (torch.float64, torch.complex128) else torch.float32
-        self.lift = Lift(domain, conditions).to(dtype) if conditions else None
+        self.lift = Lift(domain, conditions, diffusivity).to(dtype) if conditions else None
         for name, values in (
             ("lower", [axis.lower for axis in domain.axes]),
             ("slope", [2 / axis.length for axis in domain.axes]),
             ("mean", mean),
             ("scale", scale),
+            ("span", _span(conditions)),
         ):
             self.register_buffer(name, torch.as_tensor(values, dtype=torch.float64).to(dtype))
 
@@ -119,12 +129,22 @@ class Field(nn.Module):
 
     def _plain(self, at: Jet) -> Jet:
         """The jet of the values from that of the positions."""
-        jet: Jet = self.network((at - self.lower) * self.slope + -1.0)
         if self.lift is not None:
-            values, distance = self.lift(at)
-            return values + distance * (jet * self.scale + self.mean)
+            total, parts = self.lift(at)
+            for q, (weight, where) in enumerate(parts):
+                free = self.network(self.inner(where)).select(slice(q, q + 1))
+                total = total + weight * (free * self.scale + self.mean)
+            return total
+        jet: Jet = self.network(self.inner(at))
         jet = jet * self.scale + self.mean
         return jet.through(exponential) if self.form == "positive" else jet
+
+    def inner(self, at: Jet) -> Jet:
+        """Positions as the network has them: each axis from -1 to 1, so too the lift where it is seen."""
+        places = (at - self.lower) * self.slope + -1.0
+        if self.lift is None or not self.sees_lift:
+            return places
+        return joined([places, (self.lift(at)[0] + -self.span[0]) * (1 / self.span[1])])
 
     def _curl(self, points: Float[Tensor, "point dim"]) -> Float[Tensor, "point dim"]:
         first = self._plain(seed(points, gradient=True)).first
@@ -132,6 +152,14 @@ class Field(nn.Module):
             return torch.stack([first[1, :, 0], -first[0, :, 0]], dim=-1)
         pairs = ((1, 2), (2, 0), (0, 1))
         return torch.stack([first[a, :, b] - first[b, :, a] for a, b in pairs], dim=-1)
+
+
+def _span(conditions: Sequence[Condition]) -> tuple[float, float]:
+    values = [condition.values.detach().double().flatten() for condition in conditions if condition.order == 0]
+    if not values:
+        return 0.0, 1.0
+    least, most = float(torch.cat(values).min()), float(torch.cat(values).max())
+    return (least + most) / 2, (most - least) / 2 or 1.0
 
 
 def check_along(axis: Axis, x: Float[Tensor, " point"]) -> None:
@@ -170,6 +198,11 @@ def composed(
         if channels != domain.dim:
             raise ValueError(f"A field without divergence has {domain.dim} channels, one a direction; got {channels}.")
         outputs = 1 if domain.dim == 2 else 3
+    conditions = promises.get("conditions", ())
+    if conditions:
+        if channels != 1:
+            raise ValueError(f"Conditions hold exactly for fields of one channel, this one has {channels}.")
+        outputs = free_functions(domain, conditions)
     made = network(outputs)
     if init == "vi3nr":
         if not isinstance(made, Layered):

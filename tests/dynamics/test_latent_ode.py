@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from resolvent.dynamics._series import pace
 from resolvent.dynamics.latent_ode import Encoder, LatentODE, Series, build
 from resolvent.pde.van_der_pol import VanDerPol
 from resolvent.training import Budget, Recipe
@@ -43,6 +44,49 @@ def test_what_was_not_observed_does_not_matter_and_what_was_does() -> None:
     torch.testing.assert_close(encoder(times[kept], values[:, kept], mask[:, kept], None), first)
     assert not torch.allclose(encoder(times, values + mask, mask, None)[0], first[0])
     assert not torch.allclose(encoder(times * 2, values, mask, None)[0], first[0])
+
+
+def test_the_encoder_is_the_recurrence_written_step_by_step() -> None:
+    """A cell backwards over all times, at rest where nothing was seen; one series was not seen at all."""
+    torch.manual_seed(0)
+    encoder, times = Encoder(2, 3, width=8, given=0), torch.tensor([0.0, 0.5, 2.0, 2.5, 2.6])
+    values, mask = torch.randn(6, 5, 2), (torch.rand(6, 5, 2) < 0.4).float()
+    mask[3] = 0
+    cell = torch.nn.GRUCell(5, 8)
+    cell.load_state_dict({name.removesuffix("_l0"): value for name, value in encoder.cell.state_dict().items()})
+    hidden, met = torch.zeros(6, 8), times[-1].expand(6)
+    for n in range(4, -1, -1):
+        here = mask[:, n].amax(dim=1) > 0
+        inputs = torch.cat([values[:, n] * mask[:, n], mask[:, n], (met - times[n])[:, None]], dim=1)
+        hidden = torch.where(here[:, None], cell(inputs, hidden), hidden)
+        met = torch.where(here, times[n], met)
+    mean, _ = encoder.head(torch.zeros(()), hidden, None).chunk(2, dim=1)
+    torch.testing.assert_close(encoder(times, values, mask, None)[0], mean)
+
+
+def test_the_pace_of_series_is_their_rate() -> None:
+    """Straight lines of slopes 2 and 0, seen at uneven times: root mean square over the channels, sqrt(2)."""
+    times = [0.0, 0.1, 1.0, 4.0]
+    values = torch.tensor(times)[None, :, None] * torch.tensor([2.0, 0.0])
+    values = torch.cat([values, values + 50])  # nothing is told from one series to the next
+    seen = torch.ones(2, 4, 2, dtype=torch.bool)
+    assert pace(times, values, seen) == pytest.approx(2**0.5)
+    seen[0, 1] = False
+    assert pace(times, torch.where(seen, values, 99.0), seen) == pytest.approx(2**0.5)
+    with pytest.raises(ValueError, match="observed twice"):
+        pace(times, values, seen & (torch.arange(4) == 2)[None, :, None])
+
+
+def test_what_is_compared_grows_to_the_whole() -> None:
+    solver, times = made(grow=0.5), [0.0, 0.5, 1.0, 3.0, 10.0]
+    kept = type(solver).progress
+    try:
+        for progress, count in ((0.0, 3), (0.125, 4), (0.49, 4), (0.5, 5), (1.0, 5)):
+            type(solver).progress = property(lambda _, p=progress: p)  # type: ignore[method-assign,assignment]
+            assert solver._stretch(times) == count
+    finally:
+        type(solver).progress = kept  # type: ignore[method-assign]
+    assert made()._stretch(times) == 5
 
 
 def test_the_bound_is_likelihood_and_divergence_in_closed_form() -> None:

@@ -139,6 +139,72 @@ def test_stiffness_is_the_largest_eigenvalue_while_the_fast_mode_lives() -> None
     assert 3.0 < float(late.mean()) < 4.2
 
 
+# ---------------------------------------------------------------------- who has arrived leaves the batch
+
+
+def swing(t: torch.Tensor, y: torch.Tensor, rate: torch.Tensor) -> torch.Tensor:
+    return rate[:, None] * torch.stack([y[:, 1], -torch.sin(y[:, 0])], dim=1)
+
+
+@pytest.mark.parametrize("method", ["dopri5", "rodas4"])
+def test_leaving_changes_cost_and_nothing_else(method: str) -> None:
+    """Pendulums of rates 1 to 16: states, counts and gradients as if all stayed; the long ones run alone."""
+    rows: list[int] = []
+
+    def noted(t: torch.Tensor, y: torch.Tensor, rate: torch.Tensor) -> torch.Tensor:
+        rows.append(len(y))
+        return swing(t, y, rate)
+
+    rate = torch.logspace(0, 1.2, 8, dtype=F64).requires_grad_()
+    y = torch.tensor([[1.0, 0.0]], dtype=F64).expand(8, 2)
+    options = {"method": method, "rtol": 1e-5, "atol": 1e-5, "control": "sample"}
+    left = odeint(noted, y, [0.0, 0.4, 1.0], given=(rate,), **options)
+    stayed = odeint(lambda t, y: swing(t, y, rate), y, [0.0, 0.4, 1.0], **options)
+    torch.testing.assert_close(left.states, stayed.states, rtol=0, atol=1e-11)  # rounding
+    for name in ("evaluations", "accepted", "rejected"):
+        assert getattr(left.counts, name).tolist() == getattr(stayed.counts, name).tolist()
+    first, second = (torch.autograd.grad(each.states.square().sum(), rate)[0] for each in (left, stayed))
+    torch.testing.assert_close(first, second, rtol=1e-8, atol=1e-10)
+    assert rows[-1] <= 2
+    assert sum(rows) < 0.6 * 8 * left.counts.calls
+
+
+def test_events_are_the_same_when_others_have_left() -> None:
+    """Stones in fields of different strength: sqrt(2 h / g), the last after the others."""
+    g = torch.tensor([9.81, 20.0, 1.6, 0.05], dtype=F64)
+    right = lambda t, y, g: torch.stack([y[:, 1], -g], dim=1)  # noqa: E731
+    y = torch.tensor([[1.0, 0.0]], dtype=F64).expand(4, 2)
+    # polynomials are exact: with steps that short each lands in one of its own
+    options = {"control": "sample", "event": lambda t, y, g: y[:, 0], "given": (g,), "step": 0.05}
+    solution = odeint(right, y, [0.0, 0.1, 8.0], **options)
+    assert solution.event_times is not None
+    assert solution.event_states is not None
+    landed = (2 / g).sqrt()
+    torch.testing.assert_close(solution.event_times, landed, rtol=1e-12, atol=0)
+    torch.testing.assert_close(solution.event_states[:, 1], -g * landed, rtol=1e-12, atol=0)
+    torch.testing.assert_close(solution.states[:, 1, 0], 1 - g / 200, rtol=1e-12, atol=0)
+    torch.testing.assert_close(solution.states[:, 2, 1], -g * landed, rtol=1e-12, atol=0)
+
+
+def test_who_has_arrived_is_not_asked_beyond_the_end() -> None:
+    """y' = -y sqrt(1 - t / end) is no number later, and a NaN behind a zero gradient is a NaN."""
+    end = torch.tensor([1.0, 3.0], dtype=F64)
+    rate = torch.ones(1, dtype=F64, requires_grad=True)
+    right = lambda t, y: -rate * y * (1 - t / end[:, None]).sqrt()  # noqa: E731
+    times = torch.stack([torch.zeros(2, dtype=F64), end * (1 - 1e-7)], dim=1)
+    solution = odeint(right, torch.ones(2, 1, dtype=F64), times, control="sample", rtol=1e-8, atol=1e-8, trace=True)
+    area = 2 / 3 * end  # of the root
+    torch.testing.assert_close(solution.states[:, 1, 0], torch.exp(-area), rtol=1e-6, atol=0)
+    (slope,) = torch.autograd.grad(solution.states[:, 1].sum(), rate)
+    assert float(slope) == pytest.approx(-float((area * torch.exp(-area)).sum()), rel=1e-6)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_given_has_a_row_for_each_sample() -> None:
+    with pytest.raises(ValueError, match="one row per sample: got shape"):
+        odeint(swing, torch.ones(3, 2, dtype=F64), [0.0, 1.0], given=(torch.ones(2, dtype=F64),), control="sample")
+
+
 # ---------------------------------------------------------------------- events
 
 

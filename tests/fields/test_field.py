@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from resolvent.fields import finer, fkan, gauss, kaf, neurbf, pref, rff, series, siren, winner, wire
-from resolvent.fields._conditions import AxisBasis
+from resolvent.fields._conditions import AxisBasis, interpolated
 from resolvent.fields._field import Field, on_grid
 from resolvent.fields._jet import Jet, by_forward_mode
 from resolvent.fields._jet import seed as seed_jet
@@ -138,7 +138,7 @@ def test_lifts_are_interpolants_of_high_order(boundary: str) -> None:
         axis = Grid.box(n, dim=1, boundary=boundary).axes[0]  # type: ignore[arg-type]
         points = torch.linspace(0, 1, 37, dtype=torch.float64)[:, None]
         wave = torch.sin(2 * math.pi * axis.coordinates())
-        jet = AxisBasis(axis)(seed_jet(points, second="axes")).linear(wave[None])
+        jet = interpolated([AxisBasis(axis)], [seed_jet(points, second="axes")], wave)
         exact = torch.sin(2 * math.pi * points)
         bend = jet.seconds[0] / -((2 * math.pi) ** 2)
         errors.append([float((got - exact).abs().max()) for got in (jet.value, bend)])
@@ -200,3 +200,42 @@ def test_a_field_survives_saving() -> None:
     assert not torch.equal(other(points), field(points))
     other.load_state_dict(field.state_dict())
     assert torch.equal(other(points), field(points))
+
+
+def test_a_beginning_spreads_as_heat_and_is_seen_by_the_network() -> None:
+    """On a periodic axis the lift is the heat equation's solution; the jet with the lift as a coordinate is exact."""
+    grid = Grid((Axis("x", 16, -1.0, 1.0), Axis("t", 5, 0.5, 1.0, ("outflow", "outflow"), "ends")))
+    x = grid.axes[0].coordinates()
+    start = [Condition(1, "lower", (1 + torch.sin(3 * math.pi * x))[None])]
+    field = siren.field(grid, conditions=start, sees_lift=True, diffusivity=0.02, **SMALL)
+    points = inside(grid)
+    decay = torch.exp(-0.02 * (3 * math.pi) ** 2 * (points[:, 1] - 0.5))
+    lift = field.lift(seed_jet(points))[0].value[:, 0]  # type: ignore[misc]
+    torch.testing.assert_close(lift, 1 + decay * torch.sin(3 * math.pi * points[:, 0]), rtol=0, atol=1e-12)
+    expected = reference(field, points, "axes").orders
+    torch.testing.assert_close(field.jet(points, second="axes").orders, expected, rtol=1e-7, atol=1e-7)
+    blind = siren.field(grid, conditions=start, diffusivity=0.02, **SMALL)
+    assert field.network.linears[0].in_features == 1 + blind.network.linears[0].in_features  # type: ignore[union-attr, index, operator]
+    with pytest.raises(ValueError, match="lift"):
+        siren.field(grid, sees_lift=True, **SMALL)
+
+
+@pytest.mark.parametrize("ends", [("lower", "upper"), ("lower",), ("upper",)])
+def test_slopes_and_values_hold_together(ends: tuple[str, ...]) -> None:
+    """Slopes on faces of x, values on those of y, from one smooth function; corners agree."""
+    x, y = WALLS.mesh()
+    g = torch.sin(2 * x) * torch.cos(3 * y) + x * y
+    slope = 2 * torch.cos(2 * x) * torch.cos(3 * y) + y
+    conditions = [Condition(0, e, slope.select(0, 0 if e == "lower" else -1)[None], order=1) for e in ends]  # type: ignore[arg-type]
+    conditions += [Condition(1, e, g.select(1, 0 if e == "lower" else -1)[None]) for e in ("lower", "upper")]  # type: ignore[arg-type]
+    field = siren.field(WALLS, conditions=conditions, **SMALL)
+    nodes = WALLS.mesh().flatten(1).t()
+    jet = field.jet(nodes, second="axes")
+    u, u_x = (v[:, 0].reshape(WALLS.shape).detach() for v in (jet.value, jet.first[0]))
+    # at the corners the slope is given, and is that of the values given: alike within a spline's error on 9 nodes
+    for e in ends:
+        face = 0 if e == "lower" else -1
+        torch.testing.assert_close(u_x[face], slope[face], rtol=0, atol=2e-2)
+    torch.testing.assert_close(u[:, [0, -1]], g[:, [0, -1]], rtol=0, atol=1e-10)
+    expected = reference(field, inside(WALLS), "axes").orders
+    torch.testing.assert_close(field.jet(inside(WALLS), second="axes").orders, expected, rtol=1e-7, atol=1e-7)

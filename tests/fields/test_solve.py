@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
 import pytest
 import torch
 from resolvent.fields import fkan, siren, wire
 from resolvent.fields._jet import seed as seed_jet
 from resolvent.fields._levenberg import Damping, descend, linear_part
-from resolvent.fields._solve import MisfitWarning, Residual, waves_of
+from resolvent.fields._satisfy import Law, System, satisfy
+from resolvent.fields._solve import MisfitWarning, laws_of, waves_of
 from resolvent.pde import Condition, Equation, Grid, Term
-from resolvent.pde.burgers import Burgers
+from resolvent.pde.helmholtz import Helmholtz
 from resolvent.pde.poisson import Poisson
 from torch import Tensor
 
@@ -50,8 +52,8 @@ def test_poisson_in_two_dimensions_to_six_digits(module: object) -> None:
 
 
 @pytest.mark.parametrize("module", [siren, wire], ids=["real", "complex"])
-def test_rows_of_the_jacobian_are_the_derivatives_of_the_residual(module: object) -> None:
-    """Against central differences, with a reaction, variable coefficients, a lift and a slope on a face."""
+def test_rows_of_the_jacobian_are_the_derivatives_of_the_rows(module: Any) -> None:
+    """Against central differences, with a reaction, variable coefficients, a lift with a slope, and a slope as a law."""
     grid = Grid.box((6, 5), dim=2, boundary="dirichlet")
     x, y = grid.mesh()
     equation = Equation(
@@ -60,26 +62,24 @@ def test_rows_of_the_jacobian_are_the_derivatives_of_the_residual(module: object
         conditions=(Condition(0, "lower", y[0][None] ** 2), Condition(1, "upper", x[:, 0][None], order=1)),
         reaction=lambda u: u**3,
     )
-    hard = [c for c in equation.conditions if c.order == 0]
-    field = module.field(grid, width=4, layers=2, conditions=hard, dtype=torch.float64)  # type: ignore[attr-defined]
-    residual = Residual(equation, grid, field)
-    chosen = torch.arange(len(residual.points))
-    importance = torch.linspace(1, 2, len(chosen), dtype=torch.float64)
-    weights = residual.vector()
-    _, rows = residual.jacobian(weights, chosen, importance)
+    field = module.field(grid, width=4, layers=2, conditions=equation.conditions, dtype=torch.float64)
+    system = System(field, laws_of(equation, grid, equation.conditions[1:]))
+    counts = [len(law.points) for law in system.laws]
+    draw = [(torch.arange(n), torch.linspace(1, 2, n, dtype=torch.float64)) for n in counts]
+    weights = system.vector()
+    values, rows = system.jacobian(weights, draw)
     direction = torch.randn(len(weights), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     step = 1e-6 * direction
-    differences = (
-        residual.rows(weights + step, chosen, importance) - residual.rows(weights - step, chosen, importance)
-    ) / 2e-6
+    differences = (system.rows(weights + step, draw) - system.rows(weights - step, draw)) / 2e-6
     torch.testing.assert_close(rows @ direction, differences, rtol=1e-5, atol=1e-5 * float(differences.abs().max()))
-    # and the residual itself is that of the field, as the equation says
-    inner = residual.points[: (grid.shape[0] - 1) * grid.shape[1]]
-    jet = field.jet(inner, second="axes")
+    assert float(system.cost(weights, draw)) == pytest.approx(float(values.square().sum()), rel=1e-12)
+    # and the rows are those of the field, as the equation says
+    points, size = system.laws[0].points, system.laws[0].size
+    jet = field.jet(points, second="axes")
     u, slope, bend = jet.value[:, 0], jet.first[1, :, 0], jet.seconds[0, :, 0]
-    left = -bend + (1 + inner[:, 0]) * slope + 0.5 * u + u**3 - torch.sin(3 * inner[:, 0] + inner[:, 1])
-    even = torch.ones(len(chosen), dtype=torch.float64)
-    torch.testing.assert_close(residual.norm * residual.rows(weights, chosen, even)[: len(inner)], left.detach())
+    left = -bend + (1 + points[:, 0]) * slope + 0.5 * u + u**3 - torch.sin(3 * points[:, 0] + points[:, 1])
+    torch.testing.assert_close(size * values[: counts[0]] / draw[0][1], left.detach())
+    assert float(values[counts[0] :].abs().max()) < 1e-12  # the slope holds by itself
 
 
 def test_waves_follow_the_source_or_the_data() -> None:
@@ -112,7 +112,7 @@ def test_least_squares_solve_a_linear_problem_at_once_and_rosenbrock_in_time() -
 
 def test_what_has_no_equation_is_refused_and_a_poor_answer_is_called_poor() -> None:
     with pytest.raises(ValueError, match="declare their equation"):
-        siren.build(Burgers(), Burgers().grid(16))
+        siren.build(Helmholtz(), Helmholtz().grid(16))
     problem = Poisson(dim=1)
     grid = problem.grid(33)
     source = torch.sin(25 * math.pi * grid.mesh())[None]
@@ -122,3 +122,61 @@ def test_what_has_no_equation_is_refused_and_a_poor_answer_is_called_poor() -> N
     with warnings.catch_warnings(), pytest.raises(ValueError, match="iterations"):
         siren.build(problem, grid, iterations=0)
     assert len(seed_jet(grid.mesh().t()).orders) == 1
+
+
+def test_a_system_of_two_channels_by_laws_of_points() -> None:
+    """u' = v, v' = -u, (u, v)(0) = (0, 1): sine and cosine."""
+    line = Grid.box(9, dim=1, upper=3.0, boundary="dirichlet")
+    field = siren.field(line, 2, width=10, layers=2, bandwidth=(2.0,), dtype=torch.float64)
+    points = torch.linspace(0, 3, 60, dtype=torch.float64)[:, None]
+    start = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    laws = [
+        Law(
+            points, lambda jets, chosen: torch.stack([jets[:, 0, 1] - jets[:, 1, 0], jets[:, 1, 1] + jets[:, 0, 0]], 1)
+        ),
+        Law(points[:1].expand(2, 1), lambda jets, chosen: jets[:, :, 0] - start),
+    ]
+    assert satisfy(field, laws, iterations=50) < 1e-3
+    truth = torch.cat([points.sin(), points.cos()], dim=1)
+    assert relative(field(points).detach(), truth) < 1e-3
+
+
+def test_either_finish_reaches_the_solution() -> None:
+    """The same equation by L-BFGS, whose steps are many and cheap; it is left further from it than by least squares."""
+    problem = Poisson(dim=1)
+    grid = problem.grid(33)
+    source, truth = manufactured(grid)
+    answer = siren.build(problem, grid, width=12, iterations=8, finish="lbfgs")(source, grid)
+    assert relative(answer, truth) < 1e-3
+
+
+def test_points_are_drawn_where_the_residual_is_with_a_floor_and_the_sum_is_that_over_all() -> None:
+    line = Grid.box(9, dim=1, boundary="dirichlet")
+    field = siren.field(line, width=2, layers=1, dtype=torch.float64)
+    points = torch.linspace(0, 1, 2000, dtype=torch.float64)[:, None]
+    peak = torch.where((points[:, 0] - 0.5).abs() < 0.01, 10.0, 0.1).double()
+    system = System(field, [Law(points, lambda jets, chosen: 0 * jets[:, :1, 0] + peak[chosen, None])])
+    every = torch.arange(2000)
+    draw = system.draw(system.vector(), [every], 1000, torch.Generator().manual_seed(0))
+    inside = (points[draw[0][0], 0] - 0.5).abs() < 0.01
+    share = 0.5 * 0.02 + 0.5 * 0.2 / (0.2 + 0.098)
+    assert float(inside.double().mean()) == pytest.approx(share, abs=0.05)  # three deviations of 1000 draws
+    whole = float(peak.square().mean())
+    # the weights make the estimate unbiased: its deviation here is 4 %
+    assert float(system.rows(system.vector(), draw).square().sum()) == pytest.approx(whole, rel=0.12)
+    floor = draw[0][1].square() * 1000  # over the weight of an even draw
+    assert float(floor.max()) <= 2 + 1e-9  # nowhere less often than half of an even draw
+
+
+def test_free_ends_hold_exactly_and_cost_no_accuracy() -> None:
+    """-u'' + u = f with both slopes given: u = sin 3x; nothing else is imposed at the ends."""
+    line = Grid.box(65, dim=1, boundary="neumann", placement="ends")
+    x = line.mesh()
+    slopes = [torch.tensor([3.0], dtype=torch.float64), torch.tensor([3 * math.cos(3.0)], dtype=torch.float64)]
+    conditions = [Condition(0, "lower", slopes[0], order=1), Condition(0, "upper", slopes[1], order=1)]
+    equation = Equation((Term((2,), -1.0), Term((0,), 1.0)), 10 * torch.sin(3 * x), tuple(conditions))
+    field = siren.field(line, width=10, layers=2, bandwidth=(3.0,), conditions=conditions, dtype=torch.float64)
+    satisfy(field, laws_of(equation, line, ()), iterations=20)
+    ends = field.jet(torch.tensor([[0.0], [1.0]], dtype=torch.float64), gradient=True).first[0, :, 0]
+    torch.testing.assert_close(ends.detach(), torch.cat(slopes), rtol=0, atol=1e-12)
+    assert relative(field(x.t()).detach(), torch.sin(3 * x).t()) < 1e-5
