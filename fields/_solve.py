@@ -29,7 +29,7 @@ from ._spectrum import bandwidths
 Make = Callable[..., Field]  # (domain, waves, conditions=, dtype=) -> Field
 PROBED = 9  # nodes an axis of the instance that is posed when a solver is built
 POOR = 1e-2  # relative residual above which an answer comes with a warning
-QUICK: Mapping[tuple[str, str], Preset] = {("quick", "*"): Preset(model={"iterations": 20}), ("paper", "*"): Preset()}
+QUICK: Mapping[tuple[str, str], Preset] = {("quick", "*"): Preset(model={"iterations": 60}), ("paper", "*"): Preset()}
 CAUTION = "refine the nodes, or allow more width, points or iterations"
 
 
