@@ -35,7 +35,7 @@ from resolvent.pde.high_frequency_poisson import HighFrequencyPoisson
 ROWS = (
     ("p1", 400, 20.0, 100_000, 0.0, 6.5e-7),
     ("p3", 400, 20.0, 100_000, 0.0, 3.5e-6),
-    ("p2", 200, 30.0, 200_000, 0.25, 5.5e-4),
+    ("p2", 200, 30.0, 150_000, 2 / 3, 5.5e-4),
 )
 # case, nodes, errors of source and data relative to their deviations
 NOISY = (("p1", 300, 1e-4), ("p2", 100, 0.05), ("p3", 300, 1e-4), ("p4", 500, 3e-5), ("p5", 300, 1e-3))
