@@ -5,13 +5,12 @@ Goals: the smallest error over 20 equally spaced checkpoints (as published) with
 and 99 %. The last error is shown beside the smallest, which was chosen with the truth.
 
 When the second process of p2 begins, its precision starts at 1 anew: it must find a misfit of the equation that is
-worth more than its own fading. After 50,000 steps of the first (one of the change points that the authors tried) it
-does; after 500,000 (the published one, half of a million) the misfit is too small, the second process fades within
-50,000 steps and the error stays at 1.1e-2 (measured).
+worth more than its own fading. After 100,000 steps of the first it does (after 50,000 too: 1.6e-3); after 500,000, the
+published change point, the misfit is too small, the second process fades and the error stays at 1.1e-2 (measured).
 
     python benchmarks/gp_published.py [--cases p1 p3 p2] [--steps 100000] [--check] [--log FILE] [--draws 200]
 
-A quarter of an hour for p2, less for the others. ``--steps`` cuts all runs short; ``--steps 0``: the coverage only;
+Ten minutes for p2, less for the others. ``--steps`` cuts all runs short; ``--steps 0``: the coverage only;
 ``--log`` appends every checkpoint as a line of JSON, so that what a killed run found is kept.
 """
 
