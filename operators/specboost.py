@@ -12,9 +12,8 @@ earlier answer to the later stages and how it scales residuals is not known: her
 Residuals are divided by their size and not shifted, so that a stage that answers 0 changes nothing.)
 
 Residual stages start at 0 exactly: the last linear layer of a network is zero, all others are those of the stage
-before. (From new weights, whose last layer is zero, the relative error of a residual stays at 1 for a long time: zero
-hands no gradient down, and what the features at random have in common with a residual changes sign with every batch;
-on Darcy such a stage learned nothing, benchmarks/results/specboost.md.) A stage that does not lower the error
+before. (From new weights under a zero last layer the relative error of a residual can stay at 1 for a whole training:
+on Darcy it did on one seed of two, benchmarks/results/specboost.md.) A stage that does not lower the error
 on the validation samples is left out. Training residuals are smaller than those on new samples; with ``folds`` each
 residual is computed by a model that has not seen its sample. The budget is that of one plain model, split evenly among
 all trainings. Each history row names its stage; the last row of a stage holds the spectra of what it was to learn
