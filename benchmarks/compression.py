@@ -255,7 +255,10 @@ def written(runs: Mapping[str, Any], path: Path) -> None:
     path.write_text(json.dumps(runs, indent=1))
     first = next(iter(runs.values()))
     tables = "\n\n".join(f"## {data}\n\n{shown(runs, data)}" for data in DATA)
-    short = "\n".join(f"Falls short: {line}." for line in goals(runs, list(DATA))) or "No goal is missed by the methods in the tables."
+    short = (
+        "\n".join(f"Falls short: {line}." for line in goals(runs, list(DATA)))
+        or "No goal is missed by the methods in the tables."
+    )
     head = "# Bits and errors\n\n`python benchmarks/compression.py`"
     path.with_suffix(".md").write_text(
         f"{head}; {first['machine']}, torch {first['torch']}, one thread.\n\n{tables}\n\n{short}\n"

@@ -6,8 +6,8 @@ and 99 %. The last error is shown beside the smallest, which was chosen with the
 
 When the second process of p2 begins, its precision starts at 1 anew: it must find a misfit of the equation that is
 worth more than its own fading. After 100,000 steps of the first it does (after 50,000 too: 1.6e-3); after 500,000, the
-published change point, the misfit is too small, the second process fades and the error stays at 1.1e-2 (measured). The change
-point was chosen among these three with the truth in sight.
+published change point, the misfit is too small, the second process fades and the error stays at 1.1e-2 (measured).
+The change point was chosen among these three with the truth in sight.
 
     python benchmarks/gp_published.py [--cases p1 p3 p2] [--steps 100000] [--check] [--log FILE] [--draws 200]
 
