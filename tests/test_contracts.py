@@ -157,7 +157,7 @@ def blueprint_of(model: str, stage: str, data: Dataset) -> Blueprint:
     problem = small(problem_named(stage))
     preset: Preset = preset_of(module, "quick", problem)[0]
     known = {option.name for option in registry.options_of(module.build)}
-    least = {"width": 8, "layers": 2, "iterations": 2, "windows": 1, "points": 64}
+    least = {"width": 8, "layers": 2, "iterations": 1, "windows": 1, "points": 64, "centres": 8}
     options = {**preset.model, **{k: v for k, v in least.items() if k in known}}
     recipe = None
     if "recipe" in inspect.signature(module.build).parameters:

@@ -358,7 +358,7 @@ def test_training_that_diverges_says_where(command: Command) -> None:
 def test_a_killed_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
     """SIGTERM while training: exit 130, a checkpoint, the resuming command; the rerun ends with the same weights as a
     run that nobody stopped."""
-    words = [*MGNO[:-1], "60"]
+    words = [*MGNO[:-1], "30"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "RESOLVENT_CACHE": str(tmp_path / "cache")}
     code = "import sys; from resolvent.cli.main import solve_command; solve_command(sys.argv[1:])"
 

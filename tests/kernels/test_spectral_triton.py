@@ -157,7 +157,7 @@ def test_every_way_through_gives_the_same(form, monkeypatch):
 
 
 @inside
-@pytest.mark.parametrize(("space", "modes"), [((24,), (9,)), ((24, 20), (8, 7))])
+@pytest.mark.parametrize(("space", "modes"), [((24,), (9,)), ((12, 10), (6, 5))])
 @pytest.mark.parametrize(
     ("precision", "bound"), [("tf32x3", 1e-6), ("ieee", 1e-6), ("bf16", 1e-2)], ids=["tf32x3", "ieee", "bf16"]
 )
@@ -223,12 +223,12 @@ def test_gradients_of_factors_follow_from_the_dense_weight():
 
 @inside
 def test_gradients_are_derivatives():
-    inputs = random(1, 1, 6, 5).requires_grad_()
-    weight = torch.complex(random(1, 2, 3, 2), random(1, 2, 3, 2, seed=4)).requires_grad_()
+    inputs = random(1, 1, 7).requires_grad_()
+    weight = torch.complex(random(1, 2, 3), random(1, 2, 3, seed=4)).requires_grad_()
     bias, mixing = random(2).requires_grad_(), random(2, 1, seed=6).requires_grad_()
 
     def function(u, w, b, m):
-        return spectral_conv_triton(u, w, b, (6, 5), skip_weight=m, activation="gelu")
+        return spectral_conv_triton(u, w, b, (7,), skip_weight=m, activation="gelu")
 
     assert torch.autograd.gradcheck(function, (inputs, weight, bias, mixing), fast_mode=True)
 
