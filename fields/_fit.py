@@ -30,7 +30,6 @@ from ..training._checkpoint import load_checkpoint, save_checkpoint
 from ._adjust import Adjustment
 from ._field import CHUNK, Field, points_of
 
-FORMAT = "resolvent-checkpoint-1"
 Schedule = Literal["cosine", "decay", "constant"]
 SAVE_SECONDS = 20.0  # a killed fit loses at most this much work
 KAPPAS = (0.2, 0.4, 1.0)  # bandwidths that are tried
@@ -263,7 +262,7 @@ class _Fit:
         if self.checkpoint is None:
             return
         save_checkpoint(self.checkpoint, {
-            "format": FORMAT, "key": self._key(), "network": self.field.network.state_dict(), "best": self.best,
+            "key": self._key(), "network": self.field.network.state_dict(), "best": self.best,
             "optimizer": self.optimizer.state_dict(), "generator": self.generator.get_state(), "step": self.step,
             "spent": self.spent, "least": self.least, "rows": self.history.rows, "best_epoch": self.history.best_epoch,
         })  # fmt: skip

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+FORMAT = "resolvent-checkpoint-2"
+
 
 class DamagedCheckpoint(ValueError):
     """A checkpoint that cannot be read, or that belongs to other options."""
@@ -19,7 +21,7 @@ def save_checkpoint(path: Path, values: dict[str, Any]) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
-            torch.save(values, file)
+            torch.save({"format": FORMAT, **values}, file)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
@@ -32,6 +34,6 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
         raise DamagedCheckpoint(f"The checkpoint {path} is damaged ({error}). Delete it to train afresh.") from error
-    if not isinstance(values, dict) or values.get("format") != "resolvent-checkpoint-1":
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise DamagedCheckpoint(f"{path} is not a checkpoint of this program. Delete it to train afresh.")
     return values

@@ -22,6 +22,7 @@ from torch import Generator, Tensor, nn
 from ._average import Average
 from ._callback import Callback, Progress
 from ._checkpoint import DamagedCheckpoint, load_checkpoint, save_checkpoint
+from ._optimizer import optimizers_of
 from ._recipe import Budget, Recipe
 from ._schedule import learning_rate
 from ._windows import Windows
@@ -77,8 +78,7 @@ class Trainer:
         self.epochs = budget.epochs or recipe.epochs
         self.per_epoch = windows.batches_per_epoch(recipe.batch)
         parameters = [p for p in module.parameters() if p.requires_grad]
-        kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-        self.optimizer = kind(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        self.optimizers = optimizers_of(parameters, recipe)
         self.average = Average(parameters, recipe.ema) if recipe.ema else None
         self.order = torch.Generator().manual_seed(recipe.seed)
         self.noise = torch.Generator().manual_seed(recipe.seed + 1)
@@ -122,17 +122,19 @@ class Trainer:
 
     def _step(self, samples: Tensor, inputs: Tensor, targets: Tensor) -> None:
         rate = learning_rate(self.recipe, self._fraction(), self.epochs)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad(set_to_none=True)
         loss = self.loss(inputs, targets, self.noise).mean()
         value = float(loss.detach())
         if not math.isfinite(value):
             self._diverged(samples, value)
-        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.recipe.clip:
             nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.clip)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         if self.average is not None:
             self.average.update(self.step)
         self.step += 1
@@ -146,7 +148,7 @@ class Trainer:
             "step": self.step,
             "seconds": self._seconds(),
             "train": self.sum / max(1, self.batch),
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": self.optimizers[0].param_groups[0]["lr"],
         }
         self.batch = 0
         last = self._fraction() >= 1
@@ -236,12 +238,11 @@ class Trainer:
             return
         self.saved = time.monotonic()
         values = {
-            "format": "resolvent-checkpoint-1",
             "fingerprint": self.fingerprint,
             "module": self.module.state_dict(),
             "best_state": self.best_state,
             "average": [] if self.average is None else self.average.values,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "order": self.order_state,
             "noise": self.noise.get_state(),
             "global": torch.get_rng_state(),
@@ -260,7 +261,8 @@ class Trainer:
                 "Delete it, or give the options it was made with."
             )
         self.module.load_state_dict(values["module"])
-        self.optimizer.load_state_dict(values["optimizer"])
+        for optimizer, state in zip(self.optimizers, values["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
         if self.average is not None:
             self.average.load(values["average"])
         self.best_state = values["best_state"]

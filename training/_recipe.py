@@ -10,7 +10,7 @@ import torch
 
 Objective = Literal["relative_l2", "relative_h1", "relative_h1_difference", "mean_square"]
 Schedule = Literal["cosine", "one_cycle", "step", "constant"]
-Optimizer = Literal["adamw", "adam"]
+Optimizer = Literal["adamw", "adam", "muon"]
 Resample = Literal["none", "fourier", "cubic", "linear"]
 Normalise = Literal["channel", "pointwise", "none"]
 Precision = Literal["float32", "bfloat16"]
@@ -23,8 +23,9 @@ class Recipe:
     epochs          passes over the training pairs, unless the budget says otherwise
     batch           pairs per step
     learning_rate   peak of the schedule
-    weight_decay    decoupled from the gradient (adamw) or added to it as an L2 penalty (adam)
-    optimizer       adamw or adam, which the published scripts of this field mean by weight decay
+    weight_decay    decoupled from the gradient (adamw, muon) or added to it as an L2 penalty (adam)
+    optimizer       adamw; adam, which the published scripts of this field mean by weight decay; muon, for networks of
+                    dense layers
     schedule        cosine (linear warm-up), one_cycle (cosine up, then down), step, constant
     rise            share of the training spent raising the learning rate (cosine, one_cycle)
     step_every      step: epochs between reductions of the rate; below 1: a share of the training

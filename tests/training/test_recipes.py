@@ -72,6 +72,59 @@ def test_weight_decay_is_coupled_or_not(optimizer):
     assert float(solver.network.weight.detach()) == pytest.approx(expected, rel=1e-5)
 
 
+class Layers(nn.Module):
+    """A matrix and vectors, at every node."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Sequential(nn.Linear(1, 12), nn.GELU(), nn.Linear(12, 8), nn.GELU(), nn.Linear(8, 1))
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.dense(values.movedim(1, -1)).movedim(-1, 1)
+
+
+def test_muon_moves_matrices_by_orthogonal_steps_and_all_else_by_adamw():
+    """A step has the singular vectors of the gradient, and values 0.2 rate sqrt(12) wherever the gradient's exceed a
+    fiftieth of its norm: five iterations lift those to (0.7, 1.2). A vector's first step is the rate, by sign."""
+    torch.manual_seed(0)
+    data, rate = walled(8), 1e-3
+    recipe = Recipe(epochs=1, batch=24, learning_rate=rate, weight_decay=0.0, schedule="constant", optimizer="muon")
+    solver = NetworkSolver(Layers(), data.signature, data.grid, recipe)
+    matrix, vector = solver.network.dense[2].weight, solver.network.dense[2].bias
+    before = matrix.detach().clone(), vector.detach().clone()
+    solver.fit(data)
+    left, sizes, right = torch.linalg.svd(matrix.grad, full_matrices=False)
+    moved = left.T @ (before[0] - matrix.detach()) @ right.T / (0.2 * rate * math.sqrt(12))
+    large = sizes > sizes.norm() / 50
+    assert float(sizes[large][0] / sizes[large][-1]) > 2  # wider than the window below
+    moved = moved[large][:, large]
+    assert 0.65 < float(moved.diagonal().min())  # bfloat16 inside adds a hundredth or two
+    assert float(moved.diagonal().max()) < 1.25
+    assert float((moved - moved.diagonal().diag()).abs().max()) < 0.05
+    torch.testing.assert_close((vector.detach() - before[1]).abs(), torch.full((8,), rate), rtol=1e-3, atol=0)
+
+
+def test_muon_resumes_bit_for_bit(tmp_path: Path):
+    def begun() -> NetworkSolver:
+        torch.manual_seed(0)
+        return NetworkSolver(Layers(), data.signature, data.grid, recipe, any_resolution=True)
+
+    data, recipe, path = walled(8), dataclasses.replace(RECIPE, optimizer="muon"), tmp_path / "checkpoint.pt"
+    whole = begun()
+    whole.fit(data)
+    with pytest.raises(Interrupted):
+        begun().fit(data, checkpoint=path, callbacks=[StopAfter(7)])
+    resumed = begun()
+    resumed.fit(data, checkpoint=path)
+    assert all(torch.equal(value, resumed.state()[name]) for name, value in whole.state().items())
+
+
+def test_muon_of_an_older_torch_is_one_clear_line(monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(ValueError, match="PyTorch 2"):
+        solver_for(walled(8), dataclasses.replace(RECIPE, optimizer="muon")).fit(walled(8))
+
+
 # ---------------------------------------------------------------------- running mean of the weights
 
 
