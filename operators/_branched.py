@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from ..data import Dataset
 from ..pde import Axis, Grid, Signature, Symmetry, check_fields
+from ..pde._weak_form import WithWeakForm
 from ..training import Budget, Callback, History, NetworkSolver, Normalizer, Recipe
-from ..training._physics import Answer, Ask
+from ..training._physics import Answer, Ask, Physics
 from ..training._windows import Windows
 from ._trunk import Interpolation, PodBasis, between_nodes, points_of, wall_factor
 
@@ -205,6 +206,16 @@ class BranchedSolver(NetworkSolver):
         assert isinstance(scale, Normalizer)
         answer = raw * scale.std.flatten()[:, None] + scale.mean.flatten()[:, None]
         return answer * wall_factor(self.grid, points) if self.walls == "zero" else answer
+
+    def _vanishing(self, grid: Grid) -> Tensor:
+        """``walls`` has said it already."""
+        return torch.ones(())
+
+    def _physics(self) -> Physics:
+        free = self.walls == "free" and not any(isinstance(module, PodBasis) for module in self.network.modules())
+        if free and isinstance(self.problem, WithWeakForm) and self.problem.envelope(points_of(self.working)[:1]):
+            raise ValueError(f"The solution of {self.problem.name} is zero on its walls: use --model.walls zero.")
+        return super()._physics()
 
     def _serve(self, grid: Grid) -> Grid:
         if grid.shape != self.grid.shape and self.recipe.normalise == "pointwise":

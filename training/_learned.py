@@ -189,7 +189,18 @@ class NetworkSolver(ModuleSolver):
         with self._precision():
             raw = self.network(self.module["inputs"](values))
         change = self.module["outputs"].inverse(raw.float())  # type: ignore[operator]
-        return values[:, : change.shape[1]] + change if self.increment else change
+        answer = values[:, : change.shape[1]] + change if self.increment else change
+        return answer * self._vanishing(self.working.at(values.shape[2:])) if self.recipe.equation else answer
+
+    def _vanishing(self, grid: Grid) -> Tensor:
+        """Factors ``channel *space`` of what is zero on walls: an energy without them has no smallest value."""
+        factors = torch.ones(len(self.signature.outputs), *grid.shape)
+        if isinstance(self.problem, WithWeakForm):
+            known = self.problem.envelope(grid.mesh().flatten(1).t())
+            for number, channel in enumerate(self.signature.outputs):
+                if channel.name in known:
+                    factors[number] = known[channel.name].view(grid.shape)
+        return factors.to(self.device)
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         if self.recipe.precision == "float32" or not self.module.training:  # answers are given in float32
