@@ -23,8 +23,7 @@ held-out nodes, then 375 with rounded weights. Nothing is tuned on what the tabl
 
 from __future__ import annotations
 
-import argparse
-import json
+import functools
 import math
 import statistics
 import sys
@@ -34,6 +33,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import _rows
 import numpy as np
 import torch
 from resolvent.data import cache_root
@@ -45,7 +45,6 @@ from resolvent.fields._fit import Plan
 from resolvent.pde import Axis, Channel, Grid, fourier_resample
 from resolvent.pde.navier_stokes import NavierStokes
 
-RESULTS = Path(__file__).parent / "results" / "compression.json"
 TARGET = 45.0  # dB
 RATES = (0.25, 0.5, 1.0, 2.0, 4.0)
 TRAINED_RATES = (0.5, 1.0, 2.0)
@@ -250,58 +249,35 @@ def shown(runs: Mapping[str, Any], data: str) -> str:
     return "\n".join([*lines, "", f"Bits a value at {TARGET:g} dB: {told or 'no method has rows about it'}."])
 
 
-def written(runs: Mapping[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(runs, indent=1))
+def page(runs: Mapping[str, Any]) -> str:
     first = next(iter(runs.values()))
     tables = "\n\n".join(f"## {data}\n\n{shown(runs, data)}" for data in DATA)
-    short = (
-        "\n".join(f"Falls short: {line}." for line in goals(runs, list(DATA)))
-        or "No goal is missed by the methods in the tables."
-    )
-    head = "# Bits and errors\n\n`python benchmarks/compression.py`"
-    path.with_suffix(".md").write_text(
-        f"{head}; {first['machine']}, torch {first['torch']}, one thread.\n\n{tables}\n\n{short}\n"
-    )
+    short = "\n".join(f"Falls short: {line}." for line in goals(runs, list(DATA)))
+    head = f"# Bits and errors\n\n`python benchmarks/compression.py`; {first['machine']}, torch {first['torch']}"
+    return f"{head}, one thread.\n\n{tables}\n\n{short or 'No goal is missed by the methods in the tables.'}\n"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true")
-    parser.add_argument("--quick", action="store_true", help="small data, a few steps: whether it runs at all")
-    parser.add_argument("--only", nargs="+", choices=list(DATA), default=list(DATA))
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--json", type=Path, default=None)
-    options = parser.parse_args()
+    quick = "small data, a few steps: whether it runs at all"
+    options = _rows.parser(__doc__, quick, [0], only=DATA, methods=METHODS).parse_args()
     torch.set_num_threads(1)
-    path = options.json or (Path(tempfile.mkdtemp()) / "compression.json" if options.quick else RESULTS)
-    runs: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    absent: set[str] = set()
+    rows = _rows.Rows(_rows.place("compression", options), page)
     for data in options.only:
         values, grid = DATA[data](options.quick)
         for method, setting in [(m, s) for m in options.methods for s in settings(m)]:
             for seed in options.seeds if method.partition("+")[0] in TRAINED else [0]:
                 key = f"{data}/{method}/{setting}/{seed}"
-                if key in runs or method in absent:
-                    continue
+                measure = functools.partial(measured, method, setting, values, grid, seed, options.quick)
                 try:
-                    runs[key] = measured(method, setting, values, grid, seed, options.quick)
-                except ImportError as error:
-                    absent.add(method)
-                    print(f"{method} is left out: {error}")
-                    continue
-                except ValueError as error:
-                    print(f"{key}: {error}")  # a rate below the smallest network
-                    continue
-                row = runs[key]
-                print(f"{key}: {row['bits']:.3f} bits, {row['psnr']:.1f} dB, {row['seconds']:.1f} s", flush=True)
-                written(runs, path)
-        print(f"\n{data}\n\n{shown(runs, data)}")
-    short = goals(runs, options.only)
-    for line in short:
-        print("falls short:", line)
-    return 1 if options.check and short else 0
+                    rows.once(key, measure, told)
+                except (ImportError, ValueError) as error:  # a peer that is absent, a rate below the smallest network
+                    print(f"{key} is left out: {error}", flush=True)
+        print(f"\n{data}\n\n{shown(rows.kept, data)}")
+    return _rows.verdict(goals(rows.kept, options.only), options)
+
+
+def told(row: Mapping[str, Any]) -> str:
+    return f"{row['bits']:.3f} bits, {row['psnr']:.1f} dB, {row['seconds']:.1f} s"
 
 
 if __name__ == "__main__":

@@ -22,18 +22,15 @@ off_grid     periodic field of modes up to 6 an axis, amplitudes k^(-4/3), unit 
 
 from __future__ import annotations
 
-import argparse
 import functools
-import json
 import math
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
+import _rows
 import torch
 from resolvent.evaluation._machine import machine, versions
 from resolvent.fields import finer, fkan, gauss, neurbf, rff, series, siren, winner
@@ -43,7 +40,6 @@ from resolvent.fields._spectrum import centroid, nyquist
 from resolvent.pde import Grid
 from torch import Tensor
 
-RESULTS = Path(__file__).parent / "results" / "fields.json"
 RATES = [1e-4, 3e-4, 1e-3, 3e-3]  # swept for every model
 CHOOSING = 99  # the seed that rates are chosen with
 BUDGET = 12_737  # parameters of the SIREN of the dossier, 64 x 4 in two dimensions
@@ -75,12 +71,14 @@ def rff_of(grid: Grid, values: Tensor, kappa: float, seed: int) -> Field:
 
 def neurbf_of(grid: Grid, values: Tensor, kappa: float, seed: int) -> Field:
     """As many centres as parameters leave beside a perceptron of two layers of 48."""
-    return sized(lambda n: neurbf.field(grid, centres=n, features=24, width=48, values=values, seed=seed))
+    return sized(
+        lambda n: neurbf.field(grid, centres=min(n, grid.size), features=24, width=48, values=values, seed=seed)
+    )
 
 
 def series_of(grid: Grid, values: Tensor, kappa: float, seed: int) -> Field:
-    """All functions of the nodes, by transform."""
-    ends = [0 if axis.periodic else 2 for axis in grid.axes]
+    """All functions of the nodes, by transform; more powers at the ends are lost in single precision."""
+    ends = [0 if axis.periodic else 1 for axis in grid.axes]
     field = series.field(grid, modes=list(grid.shape), ends=ends, dtype=torch.float64)
     with torch.no_grad():
         field.network.weight.copy_(series.coefficients(values, grid, ends).flatten(1))
@@ -88,12 +86,14 @@ def series_of(grid: Grid, values: Tensor, kappa: float, seed: int) -> Field:
 
 
 def sized(make: Callable[[int], Field]) -> Field:
-    """The field whose stored numbers are nearest to the budget."""
-    size = functools.lru_cache(lambda n: abs(stored(make(n)) - BUDGET))
-    n = 4
-    while size(2 * n) < size(n):
-        n *= 2
-    return make(min(range(max(1, n // 2), 2 * n + 1), key=size))
+    """The field whose stored numbers are nearest to the budget; they grow with its size."""
+    low, high = 1, 2
+    while stored(make(high)) < BUDGET and stored(make(2 * high)) > stored(make(high)):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if stored(make(middle)) < BUDGET else (low, middle)
+    return min((make(low), make(high)), key=lambda field: abs(stored(field) - BUDGET))
 
 
 def stored(field: Field) -> int:
@@ -267,15 +267,11 @@ def goals(runs: Mapping[str, Any], seeds: list[int]) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true")
-    parser.add_argument("--quick", action="store_true", help="a few steps of small cases: whether it runs at all")
-    parser.add_argument("--short", action="store_true", help="off the grid 500 steps in place of 1500; three rates")
-    parser.add_argument("--only", nargs="+", choices=list(TABLES), default=list(TABLES))
-    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--json", type=Path, default=None)
-    options = parser.parse_args()
+    words = _rows.parser(
+        __doc__, "a few steps of small cases: whether it runs at all", [0, 1, 2], only=TABLES, models=MODELS
+    )
+    words.add_argument("--short", action="store_true", help="off the grid 500 steps in place of 1500; three rates")
+    options = words.parse_args()
     torch.set_num_threads(1)
     if options.quick:
         options.seeds, RATES[:] = options.seeds[:1], RATES[2:3]
@@ -283,32 +279,28 @@ def main() -> int:
     if options.short:
         RATES[:] = RATES[1:]
         STEPS.update(off_grid=500)
-    path = options.json or (Path(tempfile.mkdtemp()) / "fields.json" if options.quick else RESULTS)
-    runs: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    rows = _rows.Rows(
+        _rows.place("fields_short" if options.short else "fields", options),
+        functools.partial(page, seeds=options.seeds),
+    )
     for table in options.only:
         for name in [name for name in TABLES[table] if name in options.models]:
             for rate in rates_of(name):
-                once(runs, path, table, name, rate, CHOOSING, options)
-            if chosen := rate_of(runs, table, name):
+                rows.once(*asked(table, name, rate, CHOOSING, options.quick), told)
+            if chosen := rate_of(rows.kept, table, name):
                 for seed in options.seeds[: 1 if name.startswith("series") else None]:
-                    once(runs, path, table, name, chosen, seed, options)
-        print(shown(runs, table, options.seeds))
-    short = goals(runs, options.seeds)
-    for line in short:
-        print("falls short:", line)
-    return 1 if options.check and short else 0
+                    rows.once(*asked(table, name, chosen, seed, options.quick), told)
+        print(shown(rows.kept, table, options.seeds))
+    return _rows.verdict(goals(rows.kept, options.seeds), options)
 
 
-def once(
-    runs: dict[str, Any], path: Path, table: str, name: str, rate: float, seed: int, options: argparse.Namespace
-) -> None:
-    """One run, unless it was done before."""
-    key = f"{table}/{name}/{rate:g}/{seed}"
-    if key in runs:
-        return
-    row = runs[key] = measured(table, name, rate, seed, options.quick)
-    print(f"{key}: {row['psnr']:.1f} dB, {row['parameters']} parameters, {row['seconds']:.1f} s", flush=True)
-    written(runs, path, options.seeds)
+def asked(table: str, name: str, rate: float, seed: int, quick: bool) -> tuple[str, Callable[[], dict[str, Any]]]:
+    """The key of a run, and the run."""
+    return f"{table}/{name}/{rate:g}/{seed}", functools.partial(measured, table, name, rate, seed, quick)
+
+
+def told(row: Mapping[str, Any]) -> str:
+    return f"{row['psnr']:.1f} dB, {row['parameters']} parameters, {row['seconds']:.1f} s"
 
 
 def shown(runs: Mapping[str, Any], table: str, seeds: list[int]) -> str:
@@ -326,13 +318,11 @@ def shown(runs: Mapping[str, Any], table: str, seeds: list[int]) -> str:
     return "\n".join(lines)
 
 
-def written(runs: Mapping[str, Any], path: Path, seeds: list[int]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(runs, indent=1))
+def page(runs: Mapping[str, Any], seeds: list[int]) -> str:
     first = next(iter(runs.values()))
     tables = "\n\n".join(f"## {table}\n\n{shown(runs, table, seeds)}" for table in TABLES)
     short = goals(runs, seeds)
-    text = f"""# Memorising a high band; accuracy between the nodes
+    return f"""# Memorising a high band; accuracy between the nodes
 
 `python benchmarks/fields.py`; {first["machine"]}, torch {first["torch"]}, one thread. Means of seeds {seeds} (and their
 spread, greatest less least); rates of {RATES}, chosen with seed {CHOOSING} and, off the grid, by points of their own.
@@ -341,7 +331,6 @@ spread, greatest less least); rates of {RATES}, chosen with seed {CHOOSING} and,
 
 {"; ".join(f"Falls short: {line}" for line in short) or "No goal is missed by the rows that are here."}
 """
-    path.with_suffix(".md").write_text(text)
 
 
 if __name__ == "__main__":

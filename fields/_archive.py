@@ -43,6 +43,7 @@ from ._quantise import decode, encoded
 
 MAGIC, VERSION = b"\x89RFIELD\n", 1
 SUFFIX = ".rfield"
+MOVES = ("diffusivity", "speed")  # of a beginning in g
 _HEAD = struct.Struct("<8sHI16s")
 
 
@@ -161,8 +162,7 @@ def _header(archive: Archive, steps: Mapping[str, float], sections: Sequence[byt
     }
     if made.sees_lift:
         told["sees_lift"] = True
-    if made.diffusivity:
-        told["diffusivity"] = made.diffusivity
+    told |= {name: value for name in MOVES if (value := getattr(made, name))}
     if kept is not None:
         told["residual"] = {"bound": kept.bound, "margin": kept.margin, "dtype": kept.dtype, "nodes": kept.nodes}
     return told
@@ -208,6 +208,7 @@ def _made(told: Mapping[str, Any], payload: bytes, size: int) -> Archive:
         fields_named(told["network"]).network, Grid.from_dict(told["domain"]), len(channels), told["options"],
         dtype=torch.float64, mean=told["mean"], scale=told["scale"], form=told["form"], conditions=conditions,
         sees_lift=bool(told.get("sees_lift", False)), diffusivity=float(told.get("diffusivity", 0.0)),
+        speed=float(told.get("speed", 0.0)),
     )  # fmt: skip
     steps = decode(field, parts[0], int(told["bits"]), told["steps"])
     residual = None

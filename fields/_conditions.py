@@ -23,7 +23,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, cast
 
 import numpy as np
@@ -33,11 +33,12 @@ from scipy.interpolate import make_interp_spline
 from torch import Tensor, nn
 
 from ..pde import Axis, Condition, Grid
-from ._activations import cosine_of, exponential, sine
+from ._activations import cosine_of, exponential, sinc, sine
 from ._jet import Jet, joined, seed
 
 DEGREE = 7  # of splines: 6 continuous derivatives, order 8
 End = Literal["lower", "upper"]
+Change = Callable[[Tensor], Jet]  # factors of waves by their wave numbers
 Given = tuple[End, int]  # an end, the order of the derivative that is given there
 Polynomial = tuple[float, ...]  # in s, ascending
 Kind = tuple[Mapping[Given, Polynomial], tuple[tuple[Polynomial, End | None], ...]]
@@ -101,9 +102,9 @@ class AxisBasis(nn.Module):
         self.register_buffer("knots", torch.from_numpy(knots))
         self.register_buffer("to_coefficients", torch.from_numpy(matrix))
 
-    def forward(self, x: Jet, heat: Jet | None = None) -> tuple[Jet, Tensor]:
+    def forward(self, x: Jet, change: Change | None = None) -> tuple[Jet, Tensor]:
         """The basis functions that are not zero at each point, and which they are, ``point basis``."""
-        return self._waves(x, heat) if self.axis.periodic else self._pieces(x)
+        return self._waves(x, change) if self.axis.periodic else self._pieces(x)
 
     def at_end(self, end: End, order: int) -> Float[Tensor, " node"]:
         """Weights of the nodes for the value (the slope) of the interpolant at an end."""
@@ -111,12 +112,12 @@ class AxisBasis(nn.Module):
         basis, which = self(seed(self.knots.new_full((1, 1), place), gradient=True))
         return basis.orders[order, 0] @ self.to_coefficients[which[0]]
 
-    def _waves(self, x: Jet, heat: Jet | None) -> tuple[Jet, Tensor]:
+    def _waves(self, x: Jet, change: Change | None) -> tuple[Jet, Tensor]:
         k = (2 * math.pi / self.axis.length) * self.knots
         angles = (x + -self.axis.lower) * k
         basis = joined([angles.through(cosine_of), angles.through(sine(1.0))])
-        if heat is not None:
-            basis = basis * (heat * -k.square().repeat(2)).through(exponential)
+        if change is not None:
+            basis = basis * change(k.repeat(2))
         count = basis.orders.shape[-1]
         return basis, torch.arange(count, device=self.knots.device).expand(basis.orders.shape[1], count)
 
@@ -138,16 +139,16 @@ def _shifted(jet: Jet, by: int) -> Jet:
     return Jet(nn.functional.pad(jet.orders, (by, 1 - by)), jet.dim, jet.second)
 
 
-def interpolated(bases: Sequence[AxisBasis], at: Sequence[Jet], values: Tensor, heat: Jet | None = None) -> Jet:
+def interpolated(bases: Sequence[AxisBasis], at: Sequence[Jet], values: Tensor, change: Change | None = None) -> Jet:
     """The interpolant of nodal values, one or two axes; one channel.
 
-    heat   diffusivity times time: waves on periodic axes decay by exp(-k² heat)
+    change   what the waves of a periodic axis have become by the time of each point
     """
-    first, which = bases[0](at[0], heat)
+    first, which = bases[0](at[0], change)
     coefficients = torch.tensordot(bases[0].to_coefficients, values, dims=1)
     if len(bases) == 1:
         return (first * coefficients[which]).sum()
-    second, others = bases[1](at[1], heat)
+    second, others = bases[1](at[1], change)
     chosen = (coefficients @ bases[1].to_coefficients.t())[which[:, :, None], others[:, None, :]]
     along = Jet(torch.einsum("opi,pij->opj", first.orders, chosen), first.dim, first.second)
     return (along * second).sum()
@@ -173,11 +174,15 @@ class Lift(nn.Module):
 
     diffusivity   what is given at the beginning of the last axis, time, spreads along periodic axes as heat does: a
                   kink is smooth at once, which no factor of time on a network makes it
+    speed         values and slopes at the beginning travel along a periodic axis, where there is no other of space, as
+                  waves do: short ones turn many times before a factor of time on a network follows the first turn
     """
 
-    def __init__(self, domain: Grid, conditions: Sequence[Condition], diffusivity: float = 0.0) -> None:
+    def __init__(
+        self, domain: Grid, conditions: Sequence[Condition], diffusivity: float = 0.0, speed: float = 0.0
+    ) -> None:
         super().__init__()
-        self.domain, self.diffusivity = domain, diffusivity
+        self.domain, self.diffusivity, self.speed = domain, diffusivity, speed
         self.given = given_on(domain, conditions)
         self.bases = nn.ModuleList([AxisBasis(axis) for axis in domain.axes])
         for condition in conditions:
@@ -250,10 +255,20 @@ class Lift(nn.Module):
         if not left:
             return at.select(slice(0, 1)) * 0.0 + values
         bases = [cast(AxisBasis, self.bases[j]) for j in left]
-        heat = None
-        if self.diffusivity and (first, end, order) == (self.domain.dim - 1, "lower", 0):
-            heat = (at.select(slice(first, first + 1)) + -self.domain.axes[first].lower) * self.diffusivity
-        return interpolated(bases, [at.select(slice(j, j + 1)) for j in left], values, heat)
+        change = None
+        if (first, end) == (self.domain.dim - 1, "lower"):
+            change = self._change(at.select(slice(first, first + 1)) + -self.domain.axes[first].lower, order, len(left))
+        return interpolated(bases, [at.select(slice(j, j + 1)) for j in left], values, change)
+
+    def _change(self, time: Jet, order: int, space: int) -> Change | None:
+        """Of waves since the beginning: of heat exp(-nu k² t); of u cos(c k t) and of u_t, which has a factor t
+        already, sin(c k t) / (c k t).
+        """
+        if self.diffusivity and order == 0:
+            return lambda k: (time * (-self.diffusivity * k.square())).through(exponential)
+        if self.speed and space == 1:
+            return lambda k: (time * (self.speed * k)).through(sinc if order else cosine_of)
+        return None
 
 
 def given_on(domain: Grid, conditions: Sequence[Condition]) -> dict[int, tuple[Given, ...]]:

@@ -34,6 +34,7 @@ class Field(nn.Module):
     sees_lift     the network has g, what the conditions say of a point, as one coordinate more: where a field begins
                   with a front or a kink, what follows has it at the same place
     diffusivity   with which the beginning (of the last axis) spreads in g along periodic axes, as heat does
+    speed         with which it travels in g along a periodic axis, as waves do
     """
 
     lower: Tensor
@@ -53,6 +54,7 @@ class Field(nn.Module):
         conditions: Sequence[Condition] = (),
         sees_lift: bool = False,
         diffusivity: float = 0.0,
+        speed: float = 0.0,
     ) -> None:
         super().__init__()
         if sees_lift and not conditions:
@@ -62,11 +64,11 @@ class Field(nn.Module):
         if form == "solenoidal" and domain.dim not in (2, 3):
             raise ValueError(f"A field without divergence lives in 2 or 3 dimensions, got {domain.dim}.")
         self.domain, self.network, self.form, self.conditions = domain, network, form, tuple(conditions)
-        self.sees_lift, self.diffusivity = sees_lift, diffusivity
+        self.sees_lift, self.diffusivity, self.speed = sees_lift, diffusivity, speed
         self.recipe: tuple[str, dict[str, Any]] | None = None  # file and options of the network, where it is one's
         dtype = next(network.parameters()).dtype
         dtype = torch.float64 if dtype in (torch.float64, torch.complex128) else torch.float32
-        self.lift = Lift(domain, conditions, diffusivity).to(dtype) if conditions else None
+        self.lift = Lift(domain, conditions, diffusivity, speed).to(dtype) if conditions else None
         for name, values in (
             ("lower", [axis.lower for axis in domain.axes]),
             ("slope", [2 / axis.length for axis in domain.axes]),

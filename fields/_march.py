@@ -2,12 +2,15 @@ r"""Fields of space and time solve an evolution, window after window: causal, ea
 
 .. math:: u = u_k(x) + (t - t_k)\,v_k(x) + w(x)\,(t - t_k)^m N_\theta(x, t),\qquad t_k \le t \le t_{k+1}
 
-with m = 1 (no v; along periodic axes u_k spreads by the equation's own diffusivity), or 2 for equations of second order
-in time. Beginning and walls hold exactly, periodic axes with all derivatives; what is left is the equation at random
-points of the window, by Levenberg and Marquardt's method in double precision (:mod:`._satisfy`: half of the points
-evenly, half by the residual). u_k is taken from the window before at ``NODES`` nodes an axis and interpolated between
-them; the network sees it as one coordinate more, so that fronts and kinks of the beginning are where it can use them.
-Weights begin as those of the window before.
+with m = 1 (no v; along periodic axes u_k spreads by the equation's own diffusivity), or 2 for equations of second
+order in time (along a periodic axis u_k and v_k travel with the equation's own speed: what two terms in t make of
+short waves, which turn often in a window, no network mends). Beginning and walls hold exactly, periodic axes with all
+derivatives; what is left is the equation at random points of the window, by Levenberg and Marquardt's method in
+double precision (:mod:`._satisfy`: half of the points evenly, half by the residual). u_k is taken from the window
+before at ``NODES`` nodes an axis and interpolated between them. Where m = 1 the network sees it as one coordinate
+more, so that fronts and kinks of the beginning are where it can use them; where m = 2 they leave their place. In time
+a network starts with the waves that the equation gives the beginning, (rms of what the highest time derivative equals
+/ rms of u)^(1/m). Weights begin as those of the window before.
 """
 
 from __future__ import annotations
@@ -16,14 +19,16 @@ import itertools
 import math
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
 from ..pde import Axis, Condition, Grid, Problem, Solver
 from ..pde._solver import check_fields, check_times
-from ._conditions import given_on
+from ._conditions import Lift, given_on
 from ._field import Field, points_of
+from ._jet import seed
 from ._satisfy import ROWS, Finish, Law, System, satisfy
 from ._solve import POOR, Make, MisfitWarning
 from ._spectrum import bandwidths
@@ -34,7 +39,8 @@ NODES = {1: (1025, 512), 2: (129, 128)}
 PIECE = 8192  # points at a time
 IN_TIME = 9  # nodes of a window in time, for what is given on walls
 OVER = 8  # candidates a point
-SLOWEST = math.pi / 2  # wave number of a network in time and in u_k [rad per internal unit]
+SLOWEST = math.pi / 2  # least wave number of a network, and that in u_k [rad per internal unit]
+PROBES = 2000  # points at which a beginning's pace is measured
 
 
 class MarchingSolver(Solver):
@@ -85,8 +91,9 @@ class MarchingSolver(Solver):
         waves: list[float] = []  # of the first window's beginning: all networks are alike
         ends = [until * k / self.windows for k in range(self.windows + 1)]
         for number, (begin, end) in enumerate(itertools.pairwise(ends)):
-            waves = waves or [max(k, math.pi / 2) for k in bandwidths(state[:1], grid)]
-            field = self._begun(state, grid, begin, end, waves)
+            domain, promises = self._posed(state, grid, begin, end)
+            waves = waves or self._waves(state, grid, domain, promises["conditions"])
+            field = self.make(domain, waves, **promises)
             if fields:
                 field.network.load_state_dict(fields[-1].network.state_dict())
             misfits.append(self._window(field, steepness(state[0], grid), self.seed + number))
@@ -95,20 +102,21 @@ class MarchingSolver(Solver):
             state = state_at(fields, end, grid.coordinates(), self.strong)
         return fields, misfits
 
-    def _begun(self, state: Tensor, grid: Grid, begin: float, end: float, waves: Sequence[float]) -> Field:
-        """A field of this window with its beginning and its walls."""
+    def _posed(self, state: Tensor, grid: Grid, begin: float, end: float) -> tuple[Grid, dict[str, Any]]:
+        """Space and time of a window, and what its field promises: the beginning and the walls."""
         time = Axis("t", IN_TIME, begin, end, ("outflow", "outflow"), "ends", self.problem.signature.time_unit)
-        domain = Grid((*grid.axes, time))
         start = [Condition(grid.dim, "lower", state[m][None], order=m) for m in range(self.strong.order)]
         conditions = [*start, *walls_of(grid, IN_TIME)]
-        return self.make(
-            domain,
-            [*waves, SLOWEST, SLOWEST],
-            conditions=conditions,
-            sees_lift=True,
-            diffusivity=self.strong.diffusivity,
-            dtype=torch.float64,
-        )
+        moves = {"diffusivity": self.strong.diffusivity, "speed": self.strong.speed}
+        how = {"sees_lift": self.strong.order == 1, "dtype": torch.float64}
+        return Grid((*grid.axes, time)), {"conditions": conditions, **moves, **how}
+
+    def _waves(self, state: Tensor, grid: Grid, domain: Grid, conditions: Sequence[Condition]) -> list[float]:
+        """Of space by the beginning's spectrum, of time by its pace, of the beginning as a coordinate."""
+        lift = Lift(domain, conditions, self.strong.diffusivity, self.strong.speed)
+        in_time = 0.5 * domain.axes[-1].length * rate_of(lift, self.strong)
+        waves = [max(k, SLOWEST) for k in (*bandwidths(state[:1], grid), in_time)]
+        return waves + [SLOWEST] * (self.strong.order == 1)
 
     def _window(self, field: Field, density: Tensor, seed: int) -> float:
         count = self.points or ROWS * sum(p.numel() * (1 + p.is_complex()) for p in field.parameters())
@@ -151,6 +159,17 @@ def scattered(domain: Grid, density: Tensor, count: int, generator: Generator) -
     time = domain.axes[-1]
     points = torch.stack([*columns, time.lower + unit[:, -1] * time.length], dim=1)
     return points, 1 / (density.flatten()[nodes] / density.mean())
+
+
+@torch.no_grad()
+def rate_of(lift: Lift, strong: Strong) -> float:
+    """How fast the equation changes a beginning [rad per unit of time]."""
+    box = lift.domain
+    unit = torch.rand(PROBES, box.dim, dtype=torch.float64, generator=Generator().manual_seed(0))
+    places = torch.tensor([axis.lower for axis in box.axes]) + unit * torch.tensor(box.lengths, dtype=torch.float64)
+    jets = lift(seed(places, second="axes"))[0].orders.permute(1, 2, 0)
+    size = float(jets[:, 0, 0].square().mean().sqrt())
+    return (strong.pace(jets, torch.ones(PROBES, dtype=torch.float64)) / size) ** (1 / strong.order) if size else 0.0
 
 
 def size_of(field: Field, points: Tensor, weights: Tensor, strong: Strong) -> float:

@@ -14,6 +14,7 @@ weights are chosen by.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -151,17 +152,19 @@ class System:
             parts.append((rows * root[:, None]).square().sum())
         return torch.stack(parts).sum()
 
-    def jacobian(self, weights: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-        """Rows and their derivatives by the weights."""
+    def jacobian(self, weights: Tensor, draw: Draw, last: int | None = None) -> tuple[Tensor, Tensor]:
+        """Rows and their derivatives by the weights, or by so many of the last of them."""
         values, slopes = [], []
+        still, moving = weights.split([len(weights) - last, last]) if last else (weights[:0], weights)
+        weighed = functools.partial(self._weighed, still)
         for k, (chosen, root) in enumerate(draw):
             for part, roots in zip(chosen.split(CHUNK), root.split(CHUNK), strict=True):
                 jets, rows = self._rows(k, weights, part)
                 adjoints = self._adjoints(k, jets, part)  # point row free order
                 count = rows.shape[1]
                 inner = self.trials[k].inner[part].repeat_interleave(count, dim=0)
-                gradients = torch.func.vmap(torch.func.grad(self._weighed), in_dims=(None, 0, 0))(
-                    weights, inner, adjoints.flatten(0, 1)
+                gradients = torch.func.vmap(torch.func.grad(weighed), in_dims=(None, 0, 0))(
+                    moving, inner, adjoints.flatten(0, 1)
                 )
                 values.append((rows * roots[:, None]).flatten())
                 slopes.append(gradients * roots.repeat_interleave(count)[:, None])
@@ -184,9 +187,10 @@ class System:
             slopes = [torch.autograd.grad(rows[:, r].sum(), at, retain_graph=True)[0] for r in range(rows.shape[1])]
         return torch.stack([self.trials[k].transposed(slope, chosen) for slope in slopes], dim=1)
 
-    def _weighed(self, weights: Tensor, inner: Tensor, adjoint: Tensor) -> Tensor:
+    def _weighed(self, still: Tensor, moving: Tensor, inner: Tensor, adjoint: Tensor) -> Tensor:
         """One row at one point, with the jet that it weighs."""
-        return (_outputs(self._network(weights), inner[None], self.dim)[0] * adjoint).sum()
+        network = self._network(torch.cat([still, moving]))
+        return (_outputs(network, inner[None], self.dim)[0] * adjoint).sum()
 
     def _network(self, weights: Tensor) -> Callable[[Jet], Jet]:
         named = self.named(weights)
@@ -216,8 +220,8 @@ class System:
 
     def with_last_layer(self, weights: Tensor, draw: Draw) -> Tensor:
         which = self.last_layer()
-        _, matrix = self.jacobian(weights, draw)
-        return linear_part(weights, which, lambda w: self.rows(w, draw), matrix[:, which])
+        _, matrix = self.jacobian(weights, draw, last=len(which))
+        return linear_part(weights, which, lambda w: self.rows(w, draw), matrix)
 
     # ---- points
 

@@ -30,6 +30,11 @@ Make = Callable[..., Field]  # (domain, waves, conditions=, dtype=) -> Field
 PROBED = 9  # nodes an axis of the instance that is posed when a solver is built
 POOR = 1e-2  # relative residual above which an answer comes with a warning
 QUICK: Mapping[tuple[str, str], Preset] = {("quick", "*"): Preset(model={"iterations": 60}), ("paper", "*"): Preset()}
+# a linear equation of waves: one wide layer, whose last one is found at once, is worth more than two that learn
+WAVES: Mapping[tuple[str, str], Preset] = {
+    **QUICK,
+    ("quick", "helmholtz_source"): Preset(model={"width": 500, "layers": 1, "iterations": 1}),
+}
 CAUTION = "refine the nodes, or allow more width, points or iterations"
 
 
@@ -50,7 +55,7 @@ class FieldSolver(Solver):
         if not isinstance(problem, WithEquation):
             raise ValueError(
                 f"Fields solve problems that declare their equation (WithEquation); {problem.name} does not. "
-                "Name a problem that does, or add its 'equation'."
+                "Name a problem that does (poisson, darcy, helmholtz_source, …), or add its 'equation'."
             )
         if problem.signature.evolves or len(problem.signature.outputs) != 1:
             raise ValueError(
@@ -168,9 +173,8 @@ def check_terms(equation: Equation, name: str) -> None:
 
 
 def waves_of(equation: Equation, grid: Grid) -> list[float]:
-    """Root mean square wave numbers of source and data along each axis [rad per internal unit], at least pi / 2.
-
-    Of an axis along which nothing given varies, the largest of the others.
+    """Root mean square wave numbers along each axis [rad per internal unit], at least pi / 2: those of source and data,
+    or of the waves that the equation has without them; where nothing varies along an axis, the largest of the others.
     """
     known = list(bandwidths(equation.source, grid)) if bool(equation.source.any()) else [0.0] * grid.dim
     for condition in equation.conditions:
@@ -179,7 +183,22 @@ def waves_of(equation: Equation, grid: Grid) -> list[float]:
             face = Grid(tuple(grid.axes[j] for j in others))
             for j, k in zip(others, bandwidths(condition.values, face), strict=True):
                 known[j] = max(known[j], k)
+    known = [max(k, own) for k, own in zip(known, own_waves(equation, grid), strict=True)]
     return [max(k if k > 0 else max(known), math.pi / 2) for k in known]
+
+
+def own_waves(equation: Equation, grid: Grid) -> list[float]:
+    """Of solutions of a u_jj + … + c u = 0, with c and a of one sign, in all directions: sqrt(c / a / dim) an axis."""
+
+    def size(orders: list[int]) -> float:
+        return sum(
+            float(torch.as_tensor(t.coefficient).double().mean()) for t in equation.terms if [*t.orders] == orders
+        )
+
+    free = size([0] * grid.dim)
+    along = [size([2 * (i == j) for i in range(grid.dim)]) for j in range(grid.dim)]
+    squares = [free / a / grid.dim if a else 0.0 for a in along]
+    return [0.5 * axis.length * math.sqrt(max(k2, 0.0)) for axis, k2 in zip(grid.axes, squares, strict=True)]
 
 
 def _inner(grid: Grid, conditions: Sequence[Condition]) -> Tensor:

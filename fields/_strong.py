@@ -58,11 +58,13 @@ class Strong:
     """The highest time derivative less all that it equals, and that derivative's order.
 
     diffusivity   of the Laplacian on the right, where there is one and the order is 1
+    speed         its square is the factor of that Laplacian, where the order is 2
     """
 
     residual: Callable[[SpaceTime], Tensor]
     order: int = 1
     diffusivity: float = 0.0
+    speed: float = 0.0
 
     def rows(self, jets: Tensor, chosen: Tensor) -> Tensor:
         return self.residual(SpaceTime(jets[:, 0]))[:, None]
@@ -112,4 +114,4 @@ def _(problem: Heat) -> Strong:
 
 @strong_form.register
 def _(problem: Wave) -> Strong:
-    return Strong(lambda j: j.u_tt - problem.speed**2 * j.laplacian, order=2)
+    return Strong(lambda j: j.u_tt - problem.speed**2 * j.laplacian, order=2, speed=problem.speed)

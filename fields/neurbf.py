@@ -261,9 +261,10 @@ def clusters(
     outer = weights[:, None, None] * offsets[:, :, None] * offsets[:, None, :]
     covariance = torch.zeros(count, *outer.shape[1:], dtype=points.dtype).index_add_(0, nearest, outer)
     covariance = covariance / total[:, None, None] / SHARE
-    # a cluster of few points has no shape of its own: at least a part of the typical one
-    typical = covariance.diagonal(dim1=1, dim2=2).mean()
-    covariance = covariance + 0.1 * typical * torch.eye(points.shape[1], dtype=points.dtype)
+    # a cluster of few points has no shape of its own: at least a part of the typical one, or a cell's where none has
+    cell = (2 / count ** (1 / points.shape[1])) ** 2 / 12 / SHARE
+    least = 0.1 * float(covariance.diagonal(dim1=1, dim2=2).mean()) or cell
+    covariance = covariance + least * torch.eye(points.shape[1], dtype=points.dtype)
     return centres, torch.linalg.cholesky(torch.linalg.inv(covariance)).mT
 
 

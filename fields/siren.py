@@ -18,11 +18,12 @@ from torch import Generator, Tensor, nn
 
 from ..kernels.sine_layer import sine_layer
 from ._activations import sine
-from ._builder import QUICK, fields_of, solver_of
+from ._builder import fields_of, solver_of
 from ._jet import Jet
 from ._network import Layered, Waves, apply, dense, normal, uniform_, widths_of
+from ._solve import WAVES
 
-INSTANCES, PRESETS = 1, QUICK  # it learns from no data
+INSTANCES, PRESETS = 1, WAVES  # it learns from no data
 
 
 class Siren(Layered):

@@ -28,13 +28,14 @@ import torch
 from torch import Generator, Tensor
 
 from ..pde import Grid
-from ._builder import QUICK, assembled, fields_of, solver_of, waves_of
+from ._builder import assembled, fields_of, solver_of, waves_of
 from ._field import Field
 from ._network import normal
+from ._solve import WAVES
 from ._spectrum import centroid
 from .siren import Siren
 
-INSTANCES, PRESETS = 1, QUICK  # it learns from no data
+INSTANCES, PRESETS = 1, WAVES  # it learns from no data
 OMEGA = 30.0
 
 

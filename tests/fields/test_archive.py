@@ -132,6 +132,11 @@ def test_conditions_forms_and_channels_come_back() -> None:
     found = restored(Archive(made, (SPEED,), 16)).field
     there = torch.stack([torch.zeros(5), torch.linspace(-1, 1, 5)], dim=1).double()
     torch.testing.assert_close(found(there)[:, 0], torch.sin(math.pi * there[:, 1]), rtol=0, atol=1e-12)
+    box = Grid((Axis("x", 8, 0.0, 1.0), Axis("t", 3, 0.0, 0.5, ("outflow", "outflow"), "ends")))
+    begins = [Condition(1, "lower", torch.sin(2 * math.pi * box.axes[0].coordinates())[None])]
+    moving = siren.field(box, width=8, layers=2, conditions=begins, sees_lift=True, speed=1.5, diffusivity=0.1)
+    kept = restored(Archive(moving, (SPEED,), 16)).field
+    assert (kept.sees_lift, kept.speed, kept.diffusivity) == (True, 1.5, 0.1)
     flow = siren.field(Grid.box((8, 8), dim=2), 2, form="solenoidal", width=8, layers=2, scale=(0.3,))
     found = restored(Archive(flow, (Channel("u"), Channel("v")), 16)).field
     first = found.jet(torch.rand(6, 2, dtype=torch.float64), gradient=True).first

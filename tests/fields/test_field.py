@@ -220,6 +220,21 @@ def test_a_beginning_spreads_as_heat_and_is_seen_by_the_network() -> None:
         siren.field(grid, sees_lift=True, **SMALL)
 
 
+def test_a_beginning_travels_as_waves_do() -> None:
+    """On one periodic axis of space the lift of values and slopes is d'Alembert's solution; its jet is exact."""
+    grid = Grid((Axis("x", 16, -1.0, 1.0), Axis("t", 5, 0.5, 1.5, ("outflow", "outflow"), "ends")))
+    x, k, c = grid.axes[0].coordinates(), 3 * math.pi, 1.7
+    start = [Condition(1, "lower", v[None], order=m) for m, v in enumerate((torch.sin(k * x), 2 + torch.cos(k * x)))]
+    field = siren.field(grid, conditions=start, speed=c, **SMALL)
+    points = inside(grid)
+    at, t = k * points[:, 0], points[:, 1] - 0.5
+    expected = torch.cos(c * k * t) * torch.sin(at) + 2 * t + torch.sin(c * k * t) / (c * k) * torch.cos(at)
+    lift = field.lift(seed_jet(points))[0].value[:, 0]  # type: ignore[misc]
+    torch.testing.assert_close(lift, expected, rtol=0, atol=1e-12)
+    expected = reference(field, points, "axes").orders
+    torch.testing.assert_close(field.jet(points, second="axes").orders, expected, rtol=1e-7, atol=1e-7)
+
+
 @pytest.mark.parametrize("ends", [("lower", "upper"), ("lower",), ("upper",)])
 def test_slopes_and_values_hold_together(ends: tuple[str, ...]) -> None:
     """Slopes on faces of x, values on those of y, from one smooth function; corners agree."""

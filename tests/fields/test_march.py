@@ -41,23 +41,32 @@ def test_strong_forms_hold_for_the_reference(problem: Any) -> None:
     assert float(residual.norm()) < 1e-3 * float(highest.norm())
 
 
-@pytest.mark.slow
-def test_waves_are_dalemberts() -> None:
-    """Two windows, a travelling and a standing part: both the displacement and the velocity go on exactly."""
-    problem = Wave(frames=2, spacing=0.15)
+def test_a_periodic_beginning_travels_as_waves_do() -> None:
+    """Displacement and velocity of every wave of the nodes are d'Alembert's: nothing is left to the network."""
+    problem = Wave(frames=2, spacing=0.15, speed=1.5)
     grid = problem.grid(32)
-    x = grid.coordinates()[0]
-    wave = torch.sin(2 * math.pi * x)
-    inputs = torch.stack([wave, 2 * math.pi * torch.cos(2 * math.pi * x)])[None]
-    solver = siren.build(problem, grid, width=12, windows=2, iterations=15)
-    fields, truth = solver.solve(inputs, grid, 0.3)[0], problem.exact(inputs, grid)[0]
-    for k, (time, exact) in enumerate(zip((0.15, 0.3), truth, strict=True)):
+    inputs = problem.sample(1, grid, generator=torch.Generator().manual_seed(3)).double()
+    solver = siren.build(problem, grid, width=2, layers=1, windows=2, iterations=1, points=20)
+    torch.testing.assert_close(solver(inputs, grid), problem.exact(inputs, grid), rtol=1e-9, atol=1e-9)
+    assert solver.misfits[0] < 1e-9
+
+
+def test_waves_between_walls_are_dalemberts_window_after_window() -> None:
+    """One layer whose waves are those of the beginning in space, and in time those the equation makes of them: after
+    3.6 periods of the faster wave 4e-4 in u and 1.6e-3 in its velocity were measured, ten times that with the slowest.
+    """
+    problem = Wave(boundary="dirichlet", speed=2.0, frames=2, spacing=0.45)
+    grid = problem.grid(33)
+    x = math.pi * grid.coordinates()[0]
+    inputs = torch.stack([torch.sin(x) + 0.5 * torch.sin(4 * x), 0 * x])[None]
+    solver = siren.build(problem, grid, width=200, layers=1, windows=2, iterations=1, points=700)
+    fields, truth = solver.solve(inputs, grid, 0.9)[0], problem.exact(inputs, grid)[0]
+    for time, exact in zip((0.45, 0.9), truth, strict=True):
         found = state_at(fields, time, grid.coordinates(), solver.strong)
-        assert relative(found[0], exact[0]) < 2e-3, k
-        assert relative(found[1], exact[1]) < 2e-3, k
-    assert solver.misfits[0] < 1e-2
-    at = [state_at([field], 0.15, grid.coordinates(), solver.strong) for field in fields]
-    torch.testing.assert_close(at[0], at[1], rtol=0, atol=1e-10)  # the second window's beginning is exact
+        assert relative(found[0], exact[0]) < 2e-3, time
+        assert relative(found[1], exact[1]) < 6e-3, time
+    at = [state_at([field], 0.45, grid.coordinates(), solver.strong) for field in fields]
+    torch.testing.assert_close(at[0], at[1], rtol=0, atol=1e-9)  # the second window begins where the first one ended
 
 
 @pytest.mark.parametrize("boundary", ["dirichlet", pytest.param("neumann", marks=pytest.mark.slow)])

@@ -34,31 +34,30 @@ def generator(seed: int = 0) -> torch.Generator:
 
 @pytest.mark.slow
 def test_the_distance_to_a_circle_has_slope_one() -> None:
-    """Eikonal equation: u = 0 and grad u = n on the curve, |grad u| = 1 everywhere, in least squares. Off the medial axis
-    (the centre) the mean misfit of the slope is 0.043 after 1000 steps; the dossier's 0.02 takes more.
+    """Eikonal equation: u = 0 and grad u = n on the curve, |grad u| = 1 everywhere. Many functions with kinks satisfy
+    that, and least squares stop at them (0.04 to 0.4 in the mean slope); |grad u| + e Laplace u = 1 has one solution,
+    with the kink at the centre alone, and e goes to 0. Dossier S5, off the medial axis (the centre): 0.02 wanted.
     """
     box = Grid.box((16, 16), dim=2, lower=-1.0, boundary="dirichlet")
-    field = siren.field(box, width=32, layers=3, first=3.0)
-    optimiser = torch.optim.Adam(field.parameters(), lr=2e-3)
-    draw, steps = generator(1), 1000
-    for step in range(steps):
-        angle = 2 * math.pi * torch.rand(128, generator=draw)
-        normal = torch.stack([angle.cos(), angle.sin()], dim=1)
-        free = 2 * torch.rand(384, 2, generator=draw) - 1
-        jet = field.jet(torch.cat([0.5 * normal, free]), gradient=True)
-        value, slope = jet.value[:, 0], jet.first[..., 0].t()
-        loss = 30 * value[:128].square().mean() + (slope[:128] - normal).square().sum(dim=1).mean()
-        loss = loss + (slope.norm(dim=1) - 1).square().mean()
-        for group in optimiser.param_groups:
-            group["lr"] = 2e-3 * 0.5 * (1 + math.cos(math.pi * step / steps))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    points = 2 * torch.rand(2000, 2, generator=draw) - 1
+    field = siren.field(box, width=20, layers=2, bandwidth=(3.0, 3.0), dtype=torch.float64)
+    draw = generator(1)
+    angle = 2 * math.pi * torch.rand(128, generator=draw, dtype=torch.float64)
+    normal = torch.stack([angle.cos(), angle.sin()], dim=1)
+    free = 2 * torch.rand(1500, 2, generator=draw, dtype=torch.float64) - 1
+    curve = [Law(0.5 * normal, lambda j, chosen: j[:, :, 0], 0.2)]
+    curve += [Law(0.5 * normal, lambda j, chosen: j[:, 0, 1:3] - normal[chosen])]
+    for viscosity in (0.3, 0.1, 0.03, 0.01):
+
+        def slope_one(jets: Tensor, chosen: Tensor, viscosity: float = viscosity) -> Tensor:
+            slope = (jets[:, 0, 1:3].square().sum(dim=1) + 1e-12).sqrt()
+            return (slope + viscosity * jets[:, 0, 3:].sum(dim=1) - 1)[:, None]
+
+        satisfy(field, [*curve, Law(free, slope_one)], iterations=10)
+    points = 2 * torch.rand(2000, 2, generator=draw, dtype=torch.float64) - 1
     points = points[points.norm(dim=1) > 0.15]
     jet = field.jet(points, gradient=True)
-    assert float((jet.first[..., 0].norm(dim=0) - 1).abs().mean()) < 0.06
-    assert float((jet.value[:, 0] - (points.norm(dim=1) - 0.5)).detach().abs().mean()) < 0.03
+    assert float((jet.first[..., 0].detach().norm(dim=0) - 1).abs().mean()) < 0.02
+    assert float((jet.value[:, 0] - (points.norm(dim=1) - 0.5)).detach().abs().mean()) < 0.01
 
 
 @pytest.mark.slow
@@ -87,8 +86,8 @@ def test_waves_of_wave_number_20_are_hankels() -> None:
     mesh = box.mesh().movedim(0, -1)
     laws = [Law(points, lambda j, chosen: j[:, :, 3] + j[:, :, 4] + k**2 * j[:, :, 0], 0.25 * k**2)]
     laws += [passing(mesh.select(a, e), a, s) for a in (0, 1) for e, s in ((0, -1.0), (-1, 1.0))]
-    field = siren.field(box, 2, width=24, layers=2, bandwidth=(6.0, 6.0), dtype=torch.float64)
-    satisfy(field, laws, iterations=40)
+    field = siren.field(box, 2, width=250, layers=1, bandwidth=(5.7, 5.7), dtype=torch.float64)  # k 0.4 / sqrt 2
+    satisfy(field, laws, iterations=1)
     truth = torch.view_as_real(hankel(points)[0])
     error = (field(points) - truth).detach().norm(dim=0) / truth.norm(dim=0)
     assert float(error.max()) < 1e-2  # of the real and of the imaginary part
@@ -270,6 +269,13 @@ def test_centres_gather_where_the_field_varies() -> None:
     assert float(near.float().mean()) > 0.6
     even = neurbf.NeuRbf(2, 1, centres=60, generator=generator())
     assert float((even.centres[:, 0].abs() < 0.16).float().mean()) < 0.3
+
+
+def test_as_many_centres_as_nodes_have_the_shape_of_a_cell() -> None:
+    """Clusters of one node have no extent of their own: variance h²/12 of a cell, twice that as others have theirs."""
+    network = neurbf.NeuRbf(2, 1, centres=16, values=torch.ones(1, 4, 4), generator=generator())
+    even = math.sqrt(12 * neurbf.SHARE) / 0.5 * torch.eye(2)  # sixteen cells of a half on [-1, 1]²
+    torch.testing.assert_close(network.shapes, even.expand(16, 2, 2))
 
 
 def test_stored_numbers_include_centres_and_shapes() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from resolvent.fields import fkan, siren, wire
+from resolvent.fields import siren, wire
 from resolvent.fields._jet import seed as seed_jet
 from resolvent.fields._levenberg import Damping, descend, linear_part
 from resolvent.fields._satisfy import Law, System, satisfy
@@ -30,11 +30,11 @@ def manufactured(grid: Grid) -> tuple[Tensor, Tensor]:
 
 
 def test_poisson_in_one_dimension_to_five_digits() -> None:
-    """Measured 1.4e-6; misfits are those of second derivatives, some hundred times the error."""
+    """Measured 7e-7; misfits are those of second derivatives, some hundred times the error."""
     problem = Poisson(dim=1)
     grid = problem.grid(33)
     source, truth = manufactured(grid)
-    solver = siren.build(problem, grid, width=12, iterations=40)
+    solver = siren.build(problem, grid, width=8, iterations=20)
     answer = solver(source, grid)
     assert relative(answer, truth) < 1e-5
     assert answer[0, 0, 0] == 0
@@ -42,13 +42,14 @@ def test_poisson_in_one_dimension_to_five_digits() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", [siren, wire, fkan])
-def test_poisson_in_two_dimensions_to_six_digits(module: object) -> None:
+@pytest.mark.parametrize(("module", "width", "bound"), [(siren, 200, 1e-6), (wire, 100, 1e-3)])
+def test_poisson_in_two_dimensions_by_one_wide_layer(module: Any, width: int, bound: float) -> None:
+    """The last layer is solved for, the others are as drawn: 9e-8 of sines and 1.1e-4 of wavelets were measured."""
     problem = Poisson(dim=2)
     grid = problem.grid(33)
     source, truth = manufactured(grid)
-    solver = module.build(problem, grid, width=32, iterations=60)  # type: ignore[attr-defined]
-    assert relative(solver(source, grid), truth) < 1e-6
+    solver = module.build(problem, grid, width=width, layers=1, iterations=1)
+    assert relative(solver(source, grid), truth) < bound
 
 
 @pytest.mark.parametrize("module", [siren, wire], ids=["real", "complex"])
@@ -73,6 +74,7 @@ def test_rows_of_the_jacobian_are_the_derivatives_of_the_rows(module: Any) -> No
     differences = (system.rows(weights + step, draw) - system.rows(weights - step, draw)) / 2e-6
     torch.testing.assert_close(rows @ direction, differences, rtol=1e-5, atol=1e-5 * float(differences.abs().max()))
     assert float(system.cost(weights, draw)) == pytest.approx(float(values.square().sum()), rel=1e-12)
+    torch.testing.assert_close(system.jacobian(weights, draw, last=5)[1], rows[:, -5:], rtol=1e-9, atol=1e-12)
     # and the rows are those of the field, as the equation says
     points, size = system.laws[0].points, system.laws[0].size
     jet = field.jet(points, second="axes")
@@ -90,6 +92,10 @@ def test_waves_follow_the_source_or_the_data() -> None:
     assert waves_of(wavy, grid) == pytest.approx([6 * math.pi] * 2, rel=0.05)
     flat = Equation((Term((2, 0)),), zero, ())
     assert waves_of(flat, grid) == [math.pi / 2] * 2
+    # u_xx + 4 u_yy + 400 u = 0 has waves of 20 in x, of 10 in y; those in all directions a share of the square each
+    own = Equation((Term((2, 0)), Term((0, 2), 4.0), Term((0, 0), 400.0)), zero, ())
+    assert waves_of(own, grid) == pytest.approx([20 / math.sqrt(2) / 2, 10 / math.sqrt(2) / 2])
+    assert waves_of(Equation((Term((2, 0)), Term((0, 0), -400.0)), zero, ()), grid) == [math.pi / 2] * 2  # they decay
 
 
 def test_least_squares_solve_a_linear_problem_at_once_and_rosenbrock_in_time() -> None:
@@ -125,9 +131,9 @@ def test_what_has_no_equation_is_refused_and_a_poor_answer_is_called_poor() -> N
 
 
 def test_a_system_of_two_channels_by_laws_of_points() -> None:
-    """u' = v, v' = -u, (u, v)(0) = (0, 1): sine and cosine."""
+    """u' = v, v' = -u, (u, v)(0) = (0, 1): sine and cosine, to rounding by 16 waves, since all laws are linear."""
     line = Grid.box(9, dim=1, upper=3.0, boundary="dirichlet")
-    field = siren.field(line, 2, width=10, layers=2, bandwidth=(2.0,), dtype=torch.float64)
+    field = siren.field(line, 2, width=16, layers=1, bandwidth=(2.0,), dtype=torch.float64)
     points = torch.linspace(0, 3, 60, dtype=torch.float64)[:, None]
     start = torch.tensor([0.0, 1.0], dtype=torch.float64)
     laws = [
@@ -136,9 +142,9 @@ def test_a_system_of_two_channels_by_laws_of_points() -> None:
         ),
         Law(points[:1].expand(2, 1), lambda jets, chosen: jets[:, :, 0] - start),
     ]
-    assert satisfy(field, laws, iterations=50) < 1e-3
+    assert satisfy(field, laws, iterations=1) < 1e-10
     truth = torch.cat([points.sin(), points.cos()], dim=1)
-    assert relative(field(points).detach(), truth) < 1e-3
+    assert relative(field(points).detach(), truth) < 1e-10
 
 
 def test_either_finish_reaches_the_solution() -> None:
@@ -146,7 +152,7 @@ def test_either_finish_reaches_the_solution() -> None:
     problem = Poisson(dim=1)
     grid = problem.grid(33)
     source, truth = manufactured(grid)
-    answer = siren.build(problem, grid, width=12, iterations=8, finish="lbfgs")(source, grid)
+    answer = siren.build(problem, grid, width=8, iterations=3, finish="lbfgs")(source, grid)
     assert relative(answer, truth) < 1e-3
 
 

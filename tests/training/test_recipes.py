@@ -98,7 +98,7 @@ def test_muon_moves_matrices_by_orthogonal_steps_and_all_else_by_adamw():
     large = sizes > sizes.norm() / 50
     assert float(sizes[large][0] / sizes[large][-1]) > 2  # wider than the window below
     moved = moved[large][:, large]
-    assert 0.65 < float(moved.diagonal().min())  # bfloat16 inside adds a hundredth or two
+    assert float(moved.diagonal().min()) > 0.65  # bfloat16 inside adds a hundredth or two
     assert float(moved.diagonal().max()) < 1.25
     assert float((moved - moved.diagonal().diag()).abs().max()) < 0.05
     torch.testing.assert_close((vector.detach() - before[1]).abs(), torch.full((8,), rate), rtol=1e-3, atol=0)
