@@ -53,12 +53,14 @@ class Controller:
         grown = SAFETY * ratio**-self.alpha * max(previous, FLOOR) ** self.beta
         return min(max(SMALLEST, grown), 1.0 if rejected else LARGEST)
 
-    def factors(self, ratio: Tensor, previous: Tensor, rejected: Tensor) -> Tensor:
-        """The same for each sample."""
+    def factors(self, ratio: Tensor, previous: Tensor, rejected: Tensor | None, *, all_good: bool = False) -> Tensor:
+        """The same for each sample; ``rejected`` None: none was, ``all_good``: no ratio is above 1."""
         small = ratio.clamp_min(FLOOR)
-        grown = SAFETY * small**-self.alpha * previous.clamp_min(FLOOR) ** self.beta
-        grown = grown.clamp(SMALLEST, LARGEST)
-        grown = torch.where(rejected, grown.clamp_max(1.0), grown)
+        grown = (SAFETY * small**-self.alpha * previous.clamp_min(FLOOR) ** self.beta).clamp_(SMALLEST, LARGEST)
+        if rejected is not None:
+            grown = torch.where(rejected, grown.clamp_max(1.0), grown)
+        if all_good:
+            return grown
         shrunk = (SAFETY * small**-self.plain).clamp(SMALLEST, 1.0)
         factor = torch.where(ratio > 1, shrunk, grown)
         return torch.where(torch.isfinite(ratio), factor, SMALLEST)

@@ -46,8 +46,19 @@ class Field:
             return torch.tensor(self.sign * time, dtype=self.dtype, device=self.device)
         return (self.sign * time).to(self.dtype).view(-1, *[1] * (len(self.shape) - 1))
 
+    def clocks(self, time: Time, step: Time, nodes: Float[Tensor, " stage"]) -> tuple[Tensor, ...]:
+        """The user's times of all stages of a step, made at once; nodes in float64."""
+        if isinstance(time, float):
+            return (self.sign * (time + nodes * step)).to(self.dtype).unbind()
+        times = (self.sign * (time + nodes[:, None] * step)).to(self.dtype)
+        return times.view(len(nodes), -1, *[1] * (len(self.shape) - 1)).unbind()
+
     def __call__(self, time: Time, state: Float[Tensor, "batch unknown"]) -> Float[Tensor, "batch unknown"]:
-        values = self.function(self.time(time), self.full(state), *self.given)
+        return self.at(self.time(time), state)
+
+    def at(self, clock: Tensor, state: Float[Tensor, "batch unknown"]) -> Float[Tensor, "batch unknown"]:
+        """At the user's time (``clocks``)."""
+        values = self.function(clock, self.full(state), *self.given)
         self.calls += 1
         if self.calls == 1:
             self._check(values)

@@ -20,8 +20,8 @@ from ._steppers import Attempt, error_ratio, stepper_of, stiffness
 Event = Callable[..., Tensor]  # g(t, y, *given)
 BISECTIONS = 60  # a bracket of one step then ends at rounding level
 IDLE = 1e-6  # of its interval: what a sample that has arrived repeats of its end, lest f is asked beyond it
-LEAVE = 0.75  # the batch is gathered anew when so few of it are on their way
-_LANES = ("lanes", "times", "time", "end", "state", "slope", "step", "previous", "again", "active")
+LEAVE = 0.95  # the batch is gathered anew when so few of it are on their way
+_LANES = ("lanes", "times", "time", "end", "next", "state", "slope", "step", "previous", "again", "active", "level")
 
 
 class PerSample:
@@ -52,7 +52,10 @@ class PerSample:
         self.done = torch.zeros(3, len(state), dtype=torch.int64, device=state.device)
         self.work = self.done.clone()
         self.work[0] = 1
-        self.active = self.end > self.time
+        self.active, self.next = self.end > self.time, self._following(self.time)
+        self.again: Tensor | None = None  # whose last attempt was refused
+        self.tries = 0
+        self.level: Tensor | None = None  # of the event function
         self.rows: list[tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor, Tensor]] = []
         self.found: list[Tensor] = [state]
         self.homes: list[Tensor] = [torch.stack([self.lanes, torch.zeros_like(self.lanes)])]
@@ -64,47 +67,73 @@ class PerSample:
     def run(self) -> Tensor:
         """States at all times, ``batch time unknown``."""
         self.step, self.previous = self._first(), torch.ones_like(self.time)
-        self.again = torch.zeros_like(self.active)
         while count := int(self.active.sum()):
             if self.leave and count <= LEAVE * len(self.active):
                 self._depart()
-            left = self.end - self.time
-            arrives = self.active & (self.step >= left)
-            used, begin = torch.where(arrives, left, self.step), self.time
-            if count < len(self.active):
-                idle = IDLE * (self.end - self.times[:, 0])
-                used, begin = torch.where(self.active, used, idle), torch.where(self.active, begin, self.time - idle)
-            calls = self.field.calls
+            arrives, begin, used = self._asked(all_active=count == len(self.active))
+            calls, self.tries = self.field.calls, self.tries + 1
             attempt = self.stepper.attempt(begin, used, self.state, self.slope)
             self.work[0] += (self.field.calls - calls) * self.active
             ratio, good = self._ratio(attempt)
-            if not bool((torch.isfinite(good) | ~self.active).all()):
-                # a NaN times a zero gradient is a NaN: such an attempt leaves no trace in the graph, for nobody
-                lost = ~torch.isfinite(good) & self.active
-                self.work[2] += lost
-                self.step, self.again = torch.where(lost, 0.2 * used, self.step), self.again | lost
-                self._check(self.step, lost, finite=False)
-                continue
             taken = self.active & (good <= 1)
-            factor = self._factor(good, self.previous, self.again)
-            until = torch.where(taken, torch.where(arrives, self.end, self.time + used), self.time)
-            failed = self.active & ~taken
-            self._advance(attempt, ratio, taken, used, until)
-            self.work[2] += failed
-            self.previous = torch.where(taken, good.clamp_min(1e-4), self.previous)
-            self.step = torch.where(self.active & ~arrives | failed, used * factor, self.step)
-            self.again = failed
-            self.active = self.active & (self.time < self.end)
-            self._check(self.step, failed, finite=True)
+            all_good = int(taken.sum()) == count
+            failed = None if all_good else self.active & ~taken
+            if failed is not None and self._lost(good, used, failed):
+                continue
+            until = torch.where(arrives, self.end, self.time + used)
+            if failed is not None or count < len(self.active):
+                until = torch.where(taken, until, self.time)
+            factor = self._factor(good, all_good=all_good)
+            self._advance(attempt, ratio, taken, used, until, everybody=all_good and count == len(self.active))
+            good = good.clamp_min(1e-4)
+            self.previous = good if all_good else torch.where(taken, good, self.previous)
+            self.step = used * factor  # also of those who have arrived, who are not asked for theirs any more
+            self._judge(failed)
         return self._assembled()
+
+    def _asked(self, *, all_active: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Who would arrive, where steps begin, how long they are."""
+        left = self.end - self.time
+        arrives = self.step >= left
+        used = torch.minimum(self.step, left)
+        if all_active:
+            return arrives, self.time, used
+        idle = IDLE * (self.end - self.times[:, 0])
+        used, begin = torch.where(self.active, used, idle), torch.where(self.active, self.time, self.time - idle)
+        return arrives, begin, used
+
+    def _lost(self, good: Tensor, used: Tensor, failed: Tensor) -> bool:
+        """Whether some attempt was not finite; nobody's then counts.
+
+        A NaN times a zero gradient is a NaN: such an attempt leaves no trace in the graph, for nobody.
+        """
+        lost = ~torch.isfinite(good) & failed
+        if not bool(lost.any()):
+            return False
+        self.work[2] += lost
+        self.step = torch.where(lost, 0.2 * used, self.step)
+        self.again = lost if self.again is None else self.again | lost
+        self._check(lost, finite=False)
+        return True
+
+    def _judge(self, failed: Tensor | None) -> None:
+        """What was refused is counted, and looked at where it may be the end of it."""
+        self.again = failed
+        self.active = self.active & (self.time < self.end)
+        if failed is not None:
+            self.work[2] += failed
+        if failed is not None or self.tries >= self.settings.max_steps:
+            self._check(torch.zeros_like(self.active) if failed is None else failed, finite=True)
 
     def _depart(self) -> None:
         """Who has arrived leaves the batch."""
         kept = self.active.nonzero().flatten()
         self.done[:, self.lanes] = self.work
         self.work = self.work[:, kept]
-        for name in (*_LANES, "level") if self.event is not None else _LANES:
-            setattr(self, name, getattr(self, name)[kept])
+        for name in _LANES:
+            values = getattr(self, name)
+            if values is not None:
+                setattr(self, name, values.index_select(0, kept))
         self.field = self.field.rows(kept)
         self.stepper = stepper_of(self.settings.tableau, self.field, self.state, graph=self.graph)
 
@@ -129,19 +158,21 @@ class PerSample:
             good = torch.where(torch.isfinite(good), 0.0, good)
         return ratio, good
 
-    def _factor(self, ratio: Tensor, previous: Tensor, again: Tensor) -> Tensor:
+    def _factor(self, ratio: Tensor, *, all_good: bool) -> Tensor | float:
         if self.settings.step is not None:
-            return torch.ones_like(ratio)
-        return self.controller.factors(ratio, previous, again)
+            return 1.0
+        return self.controller.factors(ratio, self.previous, self.again, all_good=all_good)
 
-    def _advance(self, attempt: Attempt, ratio: Tensor, taken: Tensor, used: Tensor, until: Tensor) -> None:
+    def _advance(
+        self, attempt: Attempt, ratio: Tensor, taken: Tensor, used: Tensor, until: Tensor, *, everybody: bool
+    ) -> None:
         fired = self._fired(attempt, taken, used, until) if self.event is not None else None
         self._note(attempt, ratio, taken, used)
-        self._dense(attempt, taken, used, until)
-        column = taken[:, None]
-        if bool(taken.all()):
+        self._dense(attempt, used, until)
+        if everybody:
             self.state, self.slope = attempt.state, attempt.slope
         else:
+            column = taken[:, None]
             self.state = torch.where(column, attempt.state, self.state)
             self.slope = torch.where(column, attempt.slope, self.slope)
         self.time = until
@@ -157,17 +188,22 @@ class PerSample:
             seen = stiffness(attempt, tableau, used.to(self.state.dtype), each=True)
         self.rows.append((self.time, used, ratio, seen, taken, self.state.detach()))
 
-    def _dense(self, attempt: Attempt, taken: Tensor, used: Tensor, until: Tensor) -> None:
-        inside = taken[:, None] & (self.times > self.time[:, None]) & (self.times <= until[:, None])
-        rows, places = inside.nonzero(as_tuple=True)
-        if not len(rows):
+    def _dense(self, attempt: Attempt, used: Tensor, until: Tensor) -> None:
+        if not bool((until >= self.next).any()):
             return
+        inside = (self.times >= self.next[:, None]) & (self.times <= until[:, None])
+        rows, places = inside.nonzero(as_tuple=True)
+        self.next = self._following(until)
         theta = ((self.times[rows, places] - self.time[rows]) / used[rows]).to(self.state.dtype)
         stages = attempt.stages.view(-1, *self.state.shape)[:, rows]
         values = self.stepper.interpolate_each(theta, self.state[rows], stages)
         ends = (self.times[rows, places] == until[rows])[:, None]  # not interpolated: no rounding is added there
         self.found.append(torch.where(ends, attempt.state[rows], values))
         self.homes.append(torch.stack([self.lanes[rows], places]))
+
+    def _following(self, time: Tensor) -> Tensor:
+        """The asked time that comes next."""
+        return torch.where(self.times > time[:, None], self.times, torch.inf).amin(dim=1)
 
     # ------------------------------------------------------------------ events
 
@@ -183,6 +219,7 @@ class PerSample:
     def _fired(self, attempt: Attempt, taken: Tensor, used: Tensor, until: Tensor) -> Tensor | None:
         """Samples whose event function changes its sign in this step; where and when is kept."""
         before, after = self.level, self._level(until, attempt.state)
+        assert before is not None
         self.level = torch.where(taken, after, before)
         crossed = (before.detach().sign() * after.detach().sign() < 0) | (
             (after.detach() == 0) & (before.detach() != 0)
@@ -245,7 +282,8 @@ class PerSample:
             states = states.index_put((fired,), there)
         return self.whole.full(states)
 
-    def _check(self, step: Tensor, failed: Tensor, *, finite: bool) -> None:
+    def _check(self, failed: Tensor, *, finite: bool) -> None:
+        step = self.step
         least = 16 * 2.3e-16 * torch.maximum(self.time.abs(), (self.end - self.time).abs())
         bad = failed if self.settings.step is not None else failed & (step < least)
         slow = self.active & (self.work[1] + self.work[2] >= self.settings.max_steps)

@@ -35,6 +35,7 @@ class Stepper(ABC):
         self.rows = rows_of(tableau.stages, like.dtype, like.device)
         self.weights, self.error = rows_of((tableau.weights, tableau.error), like.dtype, like.device)
         self.dense = dense_of(tableau, like.dtype, like.device)
+        (self.nodes,) = rows_of((tableau.nodes,), torch.float64, like.device)
         if not graph:
             self.buffer = like.new_empty(tableau.size, like.numel())
             self.lines = [row.view(like.shape) for row in self.buffer]
@@ -63,11 +64,12 @@ class Explicit(Stepper):
     def _buffered(self, time: Time, step: Time, state: Tensor, slope: Tensor) -> Attempt:
         scale = step if isinstance(step, float) else step.to(state.dtype)[:, None]
         flat, before, argument = state.reshape(-1), None, state
+        clocks = self.field.clocks(time, step, self.nodes)
         torch.mul(slope, scale, out=self.lines[0])
         for i in range(1, self.tableau.size):
             before = argument
             argument = torch.addmv(flat, self.columns[i], self.rows[i]).view(state.shape)
-            slope = self.field(time + self.tableau.nodes[i] * step, argument)
+            slope = self.field.at(clocks[i], argument)
             torch.mul(slope, scale, out=self.lines[i])
         error = torch.mv(self.columns[-1], self.error).view(state.shape)
         return Attempt(argument, slope, error, self.buffer, before)
@@ -75,11 +77,11 @@ class Explicit(Stepper):
     def _recorded(self, time: Time, step: Time, state: Tensor, slope: Tensor) -> Attempt:
         scale = step if isinstance(step, float) else step.to(state.dtype)[:, None]
         flat, before, argument = state.reshape(-1), None, state
-        stages = [(slope * scale).reshape(-1)]
+        stages, clocks = [(slope * scale).reshape(-1)], self.field.clocks(time, step, self.nodes)
         for i in range(1, self.tableau.size):
             before = argument
             argument = torch.addmv(flat, torch.stack(stages).T, self.rows[i]).view(state.shape)
-            slope = self.field(time + self.tableau.nodes[i] * step, argument)
+            slope = self.field.at(clocks[i], argument)
             stages.append((slope * scale).reshape(-1))
         table = torch.stack(stages)
         return Attempt(argument, slope, torch.mv(table.T, self.error).view(state.shape), table, before)
@@ -103,12 +105,12 @@ class LinearlyImplicit(Stepper):
         scale = scale.to(self.identity).reshape(-1, 1)
         factors = torch.linalg.lu_factor(self.identity / (self.gamma * scale)[..., None] - self._jacobian)
         stages: list[Tensor] = []
-        argument = state
+        argument, clocks = state, self.field.clocks(time, step, self.nodes)
         for i in range(self.tableau.size):
             if i:
                 table = torch.stack(stages).T
                 argument = torch.addmv(state.reshape(-1), table, self.rows[i]).view(state.shape)
-                slope = self.field(time + self.tableau.nodes[i] * step, argument)
+                slope = self.field.at(clocks[i], argument)
             right = slope + (self.drift[i] * scale) * self._rate
             if i:
                 right = right + torch.mv(table, self.couplings[i]).view(state.shape) / scale

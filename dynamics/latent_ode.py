@@ -4,16 +4,20 @@ r"""Latent ordinary differential equation: series observed now and then, as one 
     \dot z = f(z, a),  x(t) = D(z(t)),                        -L = |x - x_obs|^2 / (2 sigma^2) + beta KL(q | N(0, I))
 
 x      coordinates of the state: channels of a plain system, POD coefficients of a field    a   what is given beside it
-mask   what was observed: the GRU sees values, mask and the time to the next observation, and rests where nothing was
+mask   what was observed: the GRU sees values, mask and the time since the observation before (or since time 0, so that
+       it knows how far back the state lies that it is asked for), and rests where nothing was
 
 The likelihood is averaged over what was observed, the divergence over latent dimensions (Rubanova, Chen and Duvenaud,
 NeurIPS 2019; the settings of Pal et al. 2021: no differential equation in the encoder). ``beta`` grows linearly over
 the first third of the training; over its share ``grow`` so does the stretch that is integrated and compared: a long
-trajectory has poor minima (one that rests in the middle), a short one has not, and is cheaper.
+trajectory has poor minima (one that rests in the middle), a short one has not, and is cheaper. A short stretch of a
+series may begin anywhere in it, as time does not enter.
 
 As a solver of an evolution it is asked with one observation, the state at time 0; it is trained on random parts of
 windows of frames, that state always among them, so that it serves both. :meth:`LatentODE.follow` takes series as they
-are: any times, any of the values missing; :meth:`LatentODE.fit_series` trains on them.
+are: any times, any of the values missing; :meth:`LatentODE.fit_series` trains on them. What the encoder says of a
+series it has learned from others; ``refine`` goes on from there to the z_0 that minimises the bound's own sum for this
+series (q being a point: semi-amortised, Kim et al., ICML 2018).
 """
 
 from __future__ import annotations
@@ -41,6 +45,8 @@ from ._solution import Solution
 WARM_UP = 1 / 3  # share of the training over which beta grows
 SHORTEST = 0.1  # of the stretch, where training begins (``grow``)
 SMALLEST = 1e-4  # deviation of q
+REFINING = 0.03  # rate of ``refine``, in units of the latent state
+ROUNDING = 1e-9  # of a stretch: its end belongs to it
 
 
 class Encoder(nn.Module):
@@ -58,12 +64,14 @@ class Encoder(nn.Module):
         mask: Float[Tensor, "batch time unknown"],
         given: Tensor | None,
     ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent"]]:
-        """Times in units of the frame spacing, from 0."""
+        """Times from 0, in units in which the series change by about one."""
         place, number = backwards(mask.amax(dim=2) > 0)
         row = torch.arange(len(values), device=values.device)[:, None]
         seen, clock = mask[row, place], times[place]
-        met = torch.cat([times[-1:].expand(len(values), 1), clock[:, :-1]], dim=1)  # the observation met before
-        states, _ = self.cell(torch.cat([values[row, place] * seen, seen, (met - clock)[..., None]], dim=2))
+        before = torch.cat([clock[:, 1:], times[:1].expand(len(values), 1)], dim=1)
+        first = torch.arange(place.shape[1], device=values.device) >= number[:, None] - 1
+        gap = clock - torch.where(first, times[0], before)
+        states, _ = self.cell(torch.cat([values[row, place] * seen, seen, gap[..., None]], dim=2))
         hidden = states[row[:, 0], number.clamp_min(1) - 1] * (number > 0)[:, None]
         mean, raw = self.head(times.new_zeros(()), hidden, given).chunk(2, dim=1)
         return mean, SMALLEST + nn.functional.softplus(raw)
@@ -116,19 +124,44 @@ class LatentODE(LearnedDynamics):
         return self.states.inverse(found.flatten(0, 1)).unflatten(0, found.shape[:2])
 
     @torch.no_grad()
-    def follow(self, series: Series, times: Sequence[float]) -> Float[Tensor, "batch time channel"]:
-        """The series at any times after its first: between its observations and beyond them."""
+    def follow(self, series: Series, times: Sequence[float], *, refine: int = 0) -> Float[Tensor, "batch time channel"]:
+        """The series at any times after its first: between its observations and beyond them.
+
+        refine   updates by which each series' start is fitted to its observations, from what the encoder says
+        """
         self._plain("follow")
+        if refine < 0:
+            raise ValueError(f"refine is a number of updates, at least 0; got {refine}.")
         begin = float(series.times[0])
         if min(times) < begin or any(b <= a for a, b in zip(times, times[1:], strict=False)):
             raise ValueError(f"Asked times strictly increase from {begin:g}, the first of the series; got {times[:8]}.")
         state, seen = self.states(_rows(series.values)), series.seen
         values, mask = (_back(x, series.values) for x in (state, _rows(seen)))
         mean, _ = self._encoded(list(series.times), values, mask.to(values), None)
+        if refine:
+            mean = self._refined(mean, list(series.times), values, mask.to(values), refine)
         later = [t for t in times if t > begin]
         solution = self._solved(mean, None, [begin, *later] if later else [begin, begin + 1.0], trace=False)
         found = self._decoded(solution)[:, 1 - (len(later) < len(times)) : 1 + len(later)]
         return _back(self.states.inverse(_rows(found)), found).to(series.values)
+
+    @torch.enable_grad()
+    def _refined(self, mean: Tensor, times: list[float], values: Tensor, judged: Tensor, updates: int) -> Tensor:
+        """Adam on the starts alone, at a rate that falls to zero; series do not see each other."""
+        start = mean.detach().clone().requires_grad_()
+        optimizer = torch.optim.Adam([start], lr=REFINING)
+        for i in range(updates):
+            optimizer.param_groups[0]["lr"] = REFINING * (1 - i / updates)
+            solution = self._solved(start, None, times, trace=False)
+            total = self._misfit_of(solution, values, judged) + 0.5 * self.beta * start.square().mean(dim=1)
+            (start.grad,) = torch.autograd.grad(total.sum(), start)
+            optimizer.step()
+        return start.detach()
+
+    def _misfit_of(self, solution: Solution, values: Tensor, judged: Tensor) -> Float[Tensor, " batch"]:
+        """The likelihood's part of the bound."""
+        squares = (self._decoded(solution) - values).square() * judged
+        return squares.flatten(1).sum(dim=1) / judged.flatten(1).sum(dim=1).clamp_min(1) / (2 * self.sigma**2)
 
     def _plain(self, what: str) -> None:
         if self.grid.axes or self.signature.given:
@@ -137,8 +170,8 @@ class LatentODE(LearnedDynamics):
     def _encoded(
         self, times: Sequence[float], values: Tensor, mask: Tensor, given: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        clock = (torch.tensor(times, dtype=torch.float64) - times[0]) / self.signature.spacing
-        return self.encoder(clock.to(values), values, mask, given)
+        clock = (torch.tensor(times, dtype=torch.float64) - times[0]).to(values) * self.flow.rate[0]
+        return self.encoder(clock, values, mask, given)
 
     def _solved(self, start: Tensor, given: Tensor | None, times: Sequence[float], *, trace: bool) -> Solution:
         clock = [t - times[0] for t in times]
@@ -160,7 +193,7 @@ class LatentODE(LearnedDynamics):
         seen[:, 0] = True
         mask = seen[..., None].to(values).expand_as(values)
         times = [0.0, *self.frames(targets.shape[1])]
-        return self._bound(times, values, mask, torch.ones_like(mask), given, noise)
+        return self._bound(times, values, mask, torch.ones_like(mask), given, noise, self._share * times[-1])
 
     def _bound(
         self,
@@ -170,27 +203,27 @@ class LatentODE(LearnedDynamics):
         judged: Tensor,
         given: Tensor | None,
         noise: Generator,
+        length: float,
     ) -> Float[Tensor, " batch"]:
-        """The negative evidence bound; what the encoder sees (``mask``) and what is compared (``judged``)."""
+        """The negative evidence bound; what the encoder sees (``mask``) and what is compared (``judged``), which are
+        the times within ``length``, two at least.
+        """
         mean, deviation = self._encoded(times, values, mask, given)
         start = mean + deviation * torch.randn(mean.shape, generator=noise).to(mean)
-        count = self._stretch(times)
+        count = max(2, bisect.bisect_right(times, times[0] + length * (1 + ROUNDING)))
         values, judged = values[:, :count], judged[:, :count]
         solution = self._solved(start, given, times[:count], trace=self.penalty is not None)
-        squares = (self._decoded(solution) - values).square() * judged
-        misfit = squares.flatten(1).sum(dim=1) / judged.flatten(1).sum(dim=1).clamp_min(1) / (2 * self.sigma**2)
+        misfit = self._misfit_of(solution, values, judged)
         divergence = 0.5 * (mean.square() + deviation.square() - 1 - 2 * deviation.log()).mean(dim=1)
         total = misfit + self.beta * min(1.0, self.progress / WARM_UP) * divergence
         if self.penalty is None:
             return total
         return total + self.penalty(bound(self.flow, given), solution, self.progress, noise)
 
-    def _stretch(self, times: Sequence[float]) -> int:
-        """How many of the times are compared at this stage of the training: two at least."""
-        if self.progress >= self.grow:
-            return len(times)
-        share = SHORTEST + (1 - SHORTEST) * self.progress / self.grow
-        return max(2, bisect.bisect_right(times, times[0] + share * (times[-1] - times[0])))
+    @property
+    def _share(self) -> float:
+        """Of the whole stretch, what is compared at this stage of the training."""
+        return SHORTEST + (1 - SHORTEST) * min(1.0, self.progress / self.grow) if self.grow else 1.0
 
     def prepare(self, data: Dataset) -> None:
         deviation, rate = rates_of(self.states, trajectories(data), self.signature.spacing)
@@ -215,12 +248,17 @@ class LatentODE(LearnedDynamics):
         self._paced(pace(times, self.states(_rows(series.values)).unflatten(0, seen.shape[:2]), seen))
 
         def loss(values: Tensor, mask: Tensor, noise: Generator) -> Tensor:
+            length = self._share * (times[-1] - times[0])
+            # not behind the last time but one: there are two to compare
+            room = bisect.bisect_right(times[:-1], times[-1] - length * (1 - ROUNDING))
+            begin = int(torch.randint(max(1, room), (), generator=noise))
+            values, mask = values[:, begin:], mask[:, begin:]
             state = _back(self.states(_rows(values)), values)
             judged = mask.to(state)
             shown = torch.rand(judged.shape[:2], generator=noise) < 0.5 + 0.5 * torch.rand(
                 len(state), 1, generator=noise
             )
-            return self._bound(times, state, judged * shown[..., None], judged, None, noise)
+            return self._bound(times[begin:], state, judged * shown[..., None], judged, None, noise, length)
 
         self._trainer = Trainer(
             self.module,

@@ -47,19 +47,21 @@ def test_what_was_not_observed_does_not_matter_and_what_was_does() -> None:
 
 
 def test_the_encoder_is_the_recurrence_written_step_by_step() -> None:
-    """A cell backwards over all times, at rest where nothing was seen; one series was not seen at all."""
+    """A cell backwards over all times, at rest where nothing was seen; one series was not seen at all.
+
+    With an observation goes the time since the one before it, or since the first of all times.
+    """
     torch.manual_seed(0)
     encoder, times = Encoder(2, 3, width=8, given=0), torch.tensor([0.0, 0.5, 2.0, 2.5, 2.6])
     values, mask = torch.randn(6, 5, 2), (torch.rand(6, 5, 2) < 0.4).float()
     mask[3] = 0
     cell = torch.nn.GRUCell(5, 8)
     cell.load_state_dict({name.removesuffix("_l0"): value for name, value in encoder.cell.state_dict().items()})
-    hidden, met = torch.zeros(6, 8), times[-1].expand(6)
+    hidden, known = torch.zeros(6, 8), mask.amax(dim=2) > 0
     for n in range(4, -1, -1):
-        here = mask[:, n].amax(dim=1) > 0
-        inputs = torch.cat([values[:, n] * mask[:, n], mask[:, n], (met - times[n])[:, None]], dim=1)
-        hidden = torch.where(here[:, None], cell(inputs, hidden), hidden)
-        met = torch.where(here, times[n], met)
+        gap = torch.stack([times[n] - max([times[m] for m in range(n) if row[m]] or [times[0]]) for row in known])
+        inputs = torch.cat([values[:, n] * mask[:, n], mask[:, n], gap[:, None]], dim=1)
+        hidden = torch.where(known[:, n, None], cell(inputs, hidden), hidden)
     mean, _ = encoder.head(torch.zeros(()), hidden, None).chunk(2, dim=1)
     torch.testing.assert_close(encoder(times, values, mask, None)[0], mean)
 
@@ -77,16 +79,33 @@ def test_the_pace_of_series_is_their_rate() -> None:
         pace(times, values, seen & (torch.arange(4) == 2)[None, :, None])
 
 
-def test_what_is_compared_grows_to_the_whole() -> None:
-    solver, times = made(grow=0.5), [0.0, 0.5, 1.0, 3.0, 10.0]
-    kept = type(solver).progress
-    try:
-        for progress, count in ((0.0, 3), (0.125, 4), (0.49, 4), (0.5, 5), (1.0, 5)):
-            type(solver).progress = property(lambda _, p=progress: p)  # type: ignore[method-assign,assignment]
-            assert solver._stretch(times) == count
-    finally:
-        type(solver).progress = kept  # type: ignore[method-assign]
-    assert made()._stretch(times) == 5
+def test_the_encoder_knows_how_far_back_the_start_lies() -> None:
+    """The same observations, asked for the state at another time before them."""
+    torch.manual_seed(0)
+    encoder, values = Encoder(2, 3, width=8, given=0), torch.randn(1, 3, 2)
+    mask = torch.tensor([0.0, 1.0, 1.0])[None, :, None].expand(1, 3, 2)
+    first, second = (encoder(torch.tensor([0.0, t, t + 1]), values, mask, None)[0] for t in (0.5, 2.0))
+    assert not torch.allclose(first, second, atol=1e-3)
+
+
+def test_what_is_compared_grows_to_the_whole_and_begins_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stretches that are integrated, by what the solver was asked for at each stage of the training."""
+    times, values = [0.0, 0.5, 1.0, 3.0, 10.0], torch.randn(4, 5, 2, generator=Generator().manual_seed(0))
+    for grow, progress, allowed in (
+        (0.5, 0.0, {(0.0, 0.5, 1.0), (0.5, 1.0), (1.0, 3.0), (3.0, 10.0)}),
+        (0.5, 0.125, {(0.0, 0.5, 1.0, 3.0), (0.5, 1.0, 3.0), (1.0, 3.0), (3.0, 10.0)}),
+        (0.5, 0.5, {tuple(times)}),
+        (0.0, 0.0, {tuple(times)}),
+    ):
+        solver = made(grow=grow, recipe=Recipe(batch=1), method="heun_euler", rtol=0.5, atol=0.5, control="batch")
+        seen: set[tuple[float, ...]] = set()
+        solved = solver._solved
+        monkeypatch.setattr(type(solver), "progress", property(lambda _, p=progress: p))
+        monkeypatch.setattr(
+            solver, "_solved", lambda a, b, t, s=seen, f=solved, **o: (s.add(tuple(t)), f(a, b, t, **o))[1]
+        )
+        solver.fit_series(Series(times, values), budget=Budget(epochs=6 if len(allowed) > 1 else 1))
+        assert seen == allowed
 
 
 def test_the_bound_is_likelihood_and_divergence_in_closed_form() -> None:
@@ -101,12 +120,13 @@ def test_the_bound_is_likelihood_and_divergence_in_closed_form() -> None:
     judged = torch.ones_like(values)
     judged[:, 2] = 0
     solver._trainer = None  # progress 0: the divergence has no weight yet
-    found = solver._bound([0.0, 0.2, 0.4], values, judged, judged, None, Generator().manual_seed(0))
+    told = ([0.0, 0.2, 0.4], values, judged, judged, None)
+    found = solver._bound(*told, Generator().manual_seed(0), 0.4)
     expected = values[:, :2].square().sum(dim=(1, 2)) / 4 / (2 * 0.25)
     torch.testing.assert_close(found, expected)
     type(solver).progress, kept = property(lambda _: 1.0), type(solver).progress  # type: ignore[method-assign,assignment]
     try:
-        full = solver._bound([0.0, 0.2, 0.4], values, judged, judged, None, Generator().manual_seed(0))
+        full = solver._bound(*told, Generator().manual_seed(0), 0.4)
     finally:
         type(solver).progress = kept  # type: ignore[method-assign]
     deviation = 1e-4 + math.log(2.0)  # softplus of zero
@@ -119,16 +139,37 @@ def test_irregular_series_are_learned_and_followed() -> None:
     times, values = circles()
     mask = (torch.rand(values.shape[:2], generator=Generator().manual_seed(1)) < 0.67)[..., None].expand_as(values)
     series = Series(times, values, mask.clone())
-    solver = made(latent=4, width=16, recipe=Recipe(batch=24, learning_rate=1e-2, validate_every=20))
+    solver = made(
+        latent=4, width=16, recipe=Recipe(batch=24, learning_rate=1e-2, validate_every=60), rtol=1e-3, control="batch"
+    )
     solver.states.fit(lambda: iter([values.flatten(0, 1)]), 1)
     before = solver._misfit(series)
-    history = solver.fit_series(series, budget=Budget(epochs=100), validation=series)
+    history = solver.fit_series(series, budget=Budget(epochs=120), validation=series)
     assert history.rows[-1]["validation"] < before / 3
     between = solver.follow(series, [0.0, 0.65, 3.0])
     assert between.shape == (24, 3, 2)
     torch.testing.assert_close(solver.follow(series, [0.65]), between[:, 1:2], rtol=1e-3, atol=1e-3)
     alone = solver.follow(Series(times, values[3:4], mask[3:4]), [0.65])
     torch.testing.assert_close(alone, between[3:4, 1:2], rtol=1e-3, atol=1e-3)
+
+
+def test_refined_starts_find_series_of_the_models_own_again() -> None:
+    """What the model itself says from known starts, seen at some times, comes back at all; one series at a time too."""
+    times, solver = [0.0, 0.3, 0.4, 0.9, 1.3, 1.4, 2.0], made(sigma=0.1, beta=0.0, rtol=1e-3, control="batch")
+    with torch.no_grad():
+        for parameter in solver.decoder.parameters():
+            parameter.mul_(4.0)  # fresh networks say little
+        start = 0.5 * torch.randn(4, 3, generator=Generator().manual_seed(3))
+        truth = solver._decoded(solver._solved(start, None, times, trace=False))
+    mask = (torch.rand(4, 7, generator=Generator().manual_seed(1)) < 0.7)[..., None].expand(4, 7, 2)
+    series = Series(times, torch.where(mask, truth, 7.0), mask)
+    plain, refined = (solver.follow(series, times, refine=n) for n in (0, 60))
+    away = [float((found - truth).square().mean().sqrt()) for found in (plain, refined)]
+    assert away[1] < 0.1 * away[0]
+    alone = solver.follow(Series(times, series.values[2:3], mask[2:3]), times, refine=60)
+    torch.testing.assert_close(alone, refined[2:3], rtol=0, atol=1e-2)  # steps are the batch's
+    with pytest.raises(ValueError, match="refine is a number of updates"):
+        solver.follow(series, times, refine=-1)
 
 
 def test_a_start_at_another_time_is_the_same_series() -> None:

@@ -54,7 +54,8 @@ def test_time_enters_with_its_sign_when_integrating_backwards() -> None:
 def test_a_sample_steps_as_if_it_were_alone(method: str) -> None:
     starts = torch.cat([kepler_start(e) for e in (0.0, 0.3, 0.8)])
     times = [0.0, 1.0, 2.5, 6.0]
-    options = {"method": method, "rtol": 1e-7, "atol": 1e-7, "control": "sample"}
+    tol = 1e-5 if method == "rodas4" else 1e-7  # a Jacobian a step
+    options = {"method": method, "rtol": tol, "atol": tol, "control": "sample"}
     together = odeint(kepler, starts, times, **options)
     for i in range(3):
         alone = odeint(kepler, starts[i : i + 1], times, **options)
@@ -77,6 +78,19 @@ def test_one_sample_is_the_same_under_either_control() -> None:
     assert other.trace is not None
     torch.testing.assert_close(one.trace.error, other.trace.error, rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(one.trace.stiffness, other.trace.stiffness, rtol=1e-6, atol=1e-9)
+
+
+def test_a_refused_step_is_followed_by_the_same_ones_under_either_control() -> None:
+    """Bumps that steps run into: what is kept of the step before and what may grow again decide on all that follow."""
+    right = lambda t, y: -y * (1 + 40 * torch.exp(-300 * (torch.sin(2 * t) - 0.5) ** 2))  # noqa: E731
+    one = odeint(right, torch.ones(1, 1, dtype=F64), [0.0, 4.0], rtol=1e-5, atol=1e-9)
+    y = torch.tensor([[1.0], [1e-6]], dtype=F64)  # the other one takes other steps
+    two = odeint(right, y, [0.0, 4.0], rtol=1e-5, atol=1e-9, control="sample")
+    for name in ("evaluations", "accepted", "rejected"):
+        assert int(getattr(one.counts, name)[0]) == int(getattr(two.counts, name)[0])
+    torch.testing.assert_close(one.states[0], two.states[0], rtol=1e-12, atol=0)
+    assert int(one.counts.rejected[0]) > 3
+    assert int(two.counts.rejected[1]) != int(two.counts.rejected[0])
 
 
 def test_times_of_their_own_for_every_sample() -> None:
@@ -157,7 +171,8 @@ def test_leaving_changes_cost_and_nothing_else(method: str) -> None:
 
     rate = torch.logspace(0, 1.2, 8, dtype=F64).requires_grad_()
     y = torch.tensor([[1.0, 0.0]], dtype=F64).expand(8, 2)
-    options = {"method": method, "rtol": 1e-5, "atol": 1e-5, "control": "sample"}
+    tol = 1e-3 if method == "rodas4" else 1e-5  # a Jacobian a step, with its graph
+    options = {"method": method, "rtol": tol, "atol": tol, "control": "sample"}
     left = odeint(noted, y, [0.0, 0.4, 1.0], given=(rate,), **options)
     stayed = odeint(lambda t, y: swing(t, y, rate), y, [0.0, 0.4, 1.0], **options)
     torch.testing.assert_close(left.states, stayed.states, rtol=0, atol=1e-11)  # rounding
@@ -244,7 +259,8 @@ def test_robertson_to_1e5() -> None:
     """Against SciPy's Radau at 1e-10; mass is conserved."""
     y = torch.tensor([[1.0, 0.0, 0.0]], dtype=F64)
     solution = odeint(robertson, y, [0.0, 40.0, 1e5], method="rodas4", rtol=1e-6, atol=1e-10)
-    right = lambda t, y: robertson(torch.tensor(t), torch.from_numpy(y)[None])[0].numpy()  # noqa: E731
+    slow, fast = (lambda y: 0.04 * y[0] - 1e4 * y[1] * y[2]), (lambda y: 3e7 * y[1] ** 2)
+    right = lambda t, y: [-slow(y), slow(y) - fast(y), fast(y)]  # noqa: E731
     truth = solve_ivp(right, (0, 1e5), [1.0, 0, 0], method="Radau", rtol=1e-9, atol=1e-13, t_eval=[40.0, 1e5]).y.T
     np.testing.assert_allclose(solution.states[0, 1:].numpy(), truth, rtol=2e-5)
     assert float(solution.states[0, -1].sum()) == pytest.approx(1.0, abs=1e-12)
@@ -256,7 +272,7 @@ def test_van_der_pol_is_stiff_for_one_method_and_not_for_the_other(control: str)
     y = torch.tensor([[2.0, 0.0]], dtype=F64)
     options = {"rtol": 1e-5, "atol": 1e-6, "control": control}
     stiff = odeint(van_der_pol(1000.0), y, [0.0, 500.0], method="rodas4", **options)
-    right = lambda t, y: van_der_pol(1000.0)(torch.tensor(t), torch.from_numpy(y)[None])[0].numpy()  # noqa: E731
+    right = lambda t, y: [y[1], 1000.0 * (1 - y[0] ** 2) * y[1] - y[0]]  # noqa: E731
     truth = solve_ivp(right, (0, 500), [2.0, 0.0], method="Radau", rtol=1e-9, atol=1e-11).y[:, -1]
     np.testing.assert_allclose(stiff.states[0, -1].numpy(), truth, rtol=1e-4)
     with pytest.raises(SolverError, match=r"tsit5: 500 steps were not enough.*time .* step .* norm .*rodas4"):
