@@ -16,9 +16,7 @@ each axis. Weights are kept as a state dict; no module is pickled.
 
 from __future__ import annotations
 
-import ast
 import contextlib
-import difflib
 import functools
 import inspect
 import io
@@ -33,6 +31,7 @@ from torch import Tensor, nn
 from ..kernels import accelerate as accelerated
 from ..pde import Grid, Problem
 from ..training import NetworkSolver, Preset, Recipe, coarse_grid
+from ._words import near, options_in
 
 # architectures that mean the same operator on every grid that holds their modes
 CONVERGENCE = 1.0  # of the default architecture; those outside _ANY_RESOLUTION are tied to their grid
@@ -103,13 +102,8 @@ def _architecture(name: str) -> type[nn.Module]:
     elif name.lower() in _NEEDS_HARMONICS:
         reason = f"{name} needs torch-harmonics (pip install torch-harmonics), which is not installed."
     else:
-        reason = f"neuraloperator has no model {name!r}.{_near(name.lower(), list(known))}"
+        reason = f"neuraloperator has no model {name!r}.{near(name.lower(), list(known))}"
     raise ValueError(f"{reason} Known: {shown}.")
-
-
-def _near(name: str, known: list[str]) -> str:
-    found = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f" Did you mean {' or '.join(map(repr, found))}?" if found else ""
 
 
 # ---------------------------------------------------------------------- arguments
@@ -161,25 +155,10 @@ def constructor_options(model: type) -> dict[str, inspect.Parameter]:
 def parsed_options(text: str, model: type) -> dict[str, Any]:
     """``norm=group_norm, rank=0.1`` as arguments of a constructor, each checked against its signature.
 
-    Values are written as in Python; a bare word is a string, or a function of torch.nn.functional where the argument
-    is a function (``non_linearity=relu``).
+    A bare word is a string, or a function of torch.nn.functional where the argument is one (``non_linearity=relu``).
     """
-    try:
-        call = ast.parse(f"f({text})", mode="eval").body
-        assert isinstance(call, ast.Call)
-        given = {word.arg: _value(word.value) for word in call.keywords if word.arg}
-        if call.args or len(given) != len(call.keywords):
-            raise ValueError("each is a name, =, and a value")
-    except (SyntaxError, ValueError, AssertionError) as error:
-        raise ValueError(
-            f"Options are written like 'norm=group_norm, rank=0.1, n_modes=(12, 8)'; got {text!r} ({error})."
-        ) from error
     known = constructor_options(model)
-    return {name: _checked(name, value, known, model) for name, value in given.items() if name}
-
-
-def _value(node: ast.expr) -> Any:
-    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
+    return {name: _checked(name, value, known, model) for name, value in options_in(text).items()}
 
 
 def _checked(name: str, value: Any, known: Mapping[str, inspect.Parameter], model: type) -> Any:
@@ -188,7 +167,7 @@ def _checked(name: str, value: Any, known: Mapping[str, inspect.Parameter], mode
     if name not in known:
         names = sorted(set(known) - {"in_channels", "out_channels"})
         raise ValueError(
-            f"{model.__name__} of neuraloperator has no argument {name!r}.{_near(name, names)} It has: "
+            f"{model.__name__} of neuraloperator has no argument {name!r}.{near(name, names)} It has: "
             f"{', '.join(names)}."
         )
     default = known[name].default

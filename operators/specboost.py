@@ -22,13 +22,10 @@ all trainings. Each history row names its stage; the last row of a stage holds t
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import dataclasses
-import difflib
 import importlib
 import inspect
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -68,6 +65,7 @@ from ._boosting import (
     start_at_zero,
     take_over,
 )
+from ._words import near, options_in
 
 Make = Callable[[int], LearnedSolver]  # number of the stage -> a new solver for it
 CONVERGENCE = 1.0  # of the default base, fno
@@ -366,29 +364,17 @@ def _module(base: str) -> ModuleType:
     with contextlib.suppress(ModuleNotFoundError, ValueError):
         if "." in base and hasattr(found := importlib.import_module(base), "build"):
             return found
-    near = difflib.get_close_matches(base, known, n=1)
-    raise ValueError(
-        f"Unknown base {base!r}{f', did you mean {near[0]!r}?' if near else '.'} Known: {', '.join(known)}, or the "
-        "dotted path of a module with a build."
-    )
+    told = f"{', '.join(known)}, or the dotted path of a module with a build"
+    raise ValueError(f"Unknown base {base!r}.{near(base, known)} Known: {told}.")
 
 
 def _options(module: ModuleType, text: str, base: str) -> dict[str, Any]:
     """``"width=24 basis=sine"`` as keywords of the base's ``build``."""
     known = [name for name in inspect.signature(module.build).parameters if name not in ("problem", "grid", "recipe")]
-    found: dict[str, Any] = {}
-    for word in shlex.split(text):
-        name, equals, value = word.partition("=")
-        if not equals or name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise ValueError(
-                f"Options of a base are written name=value, names of {base!r} are {', '.join(known)}; got {word!r}"
-                f"{f', did you mean {near[0]!r}?' if near else '.'}"
-            )
-        try:
-            found[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            found[name] = {"true": True, "false": False}.get(value.lower(), value)
+    found = options_in(text)
+    for name in found:
+        if name not in known:
+            raise ValueError(f"{base!r} has no option {name!r}.{near(name, known)} It has: {', '.join(known)}.")
     return found
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from resolvent.data import Dataset
 from resolvent.operators import neuralop
+from resolvent.operators._words import options_in
 from resolvent.operators.neuralop import architectures, build, constructor_options, parsed_options
 from resolvent.pde.burgers import Burgers
 from resolvent.pde.darcy import Darcy
@@ -80,6 +81,13 @@ def test_options_are_read_as_the_constructor_has_them():
     assert found == expected
     assert parsed_options("", theirs.FNO) == {}
     assert set(constructor_options(theirs.TFNO)) == set(constructor_options(theirs.FNO))
+
+
+def test_options_are_apart_by_blanks_or_commas():
+    expected = {"width": 24, "modes": (4, 6), "radii": "0.1 0.2", "basis": "sine", "feed": True, "rate": -1e-3}
+    for apart in (" ", ", ", "  ,"):
+        words = apart.join(["width=24", "modes=(4, 6)", "radii='0.1 0.2'", "basis = sine", "feed=true", "rate=-1e-3"])
+        assert options_in(words) == expected
 
 
 def test_options_given_in_words_win_over_width_modes_and_layers():

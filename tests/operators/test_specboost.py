@@ -445,11 +445,11 @@ def test_stages_may_differ_and_unknown_words_are_answered_with_near_ones():
     assert [network.modes for network in networks] == [(8,), (16,)]
     assert {network.style.norm for network in networks} == {"group"}
     for options, said in (
-        ({"base": "fnoo"}, "did you mean 'fno'"),
+        ({"base": "fnoo"}, "Did you mean 'fno'"),
         ({"base": "persistence"}, "does not"),
         ({"base": "specboost"}, "Unknown base"),
-        ({"base_options": "widht=3"}, "did you mean 'width'"),
-        ({"base_options": "width"}, "name=value"),
+        ({"base_options": "widht=3"}, "Did you mean 'width'"),
+        ({"base_options": "width"}, "written like"),
         ({"stages": 0}, "at least 1"),
         ({"folds": 0}, "at least 1"),
     ):
