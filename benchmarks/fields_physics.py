@@ -7,7 +7,7 @@ solution. Linear waves are solved by one wide layer whose waves are those of the
 least-squares problem, and one step of Levenberg and Marquardt's method follows. The others have that method over all
 weights of two layers. The weights kept are those of the least residual at points kept out; but the settings below were
 set up with a look at the truth: Burgers' on seed 0 (3.6e-2, then 2.4e-4 with points where the beginning is steep) and
-seed 9 (20 windows, width 32 and 50 iterations: 1.0e-4 in 293 s; 40 windows: 7.1e-5 in 207 s), Allen-Cahn's on seed 9
+seed 9 (20 windows, width 32 and 50 iterations: 1.0e-4 in 293 s; 40 windows: 7.1e-5 in 207 s; seed 0 then 1.3e-4), Allen-Cahn's on seed 9
 (1.2e-5); of linear waves, widths of 300 (wave 1.7e-3, helmholtz 4.2e-4) and 500 were tried on seed 0. Rows go to
 ``benchmarks/results/fields_physics.json`` as they come and are not repeated; the table to ``fields_physics.md``.
 
@@ -210,8 +210,8 @@ def goals(runs: Mapping[str, Any], only: list[str]) -> list[str]:
             if all(row["error"] < GOALS[case] and row["seconds"] < SECONDS for row in rows)
         ]
         if worst and not met:
-            best = min(statistics.mean(row["error"] for row in rows) for rows in worst.values())
-            short.append(f"{case}: {best:.2g}, the goal is {GOALS[case]:g}")
+            best = min(max(row["error"] for row in rows) for rows in worst.values())
+            short.append(f"{case}: {best:.2g} with its worst seed, the goal is {GOALS[case]:g}")
     return short
 
 
