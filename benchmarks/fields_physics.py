@@ -7,8 +7,9 @@ solution. Linear waves are solved by one wide layer whose waves are those of the
 least-squares problem, and one step of Levenberg and Marquardt's method follows. The others have that method over all
 weights of two layers. The weights kept are those of the least residual at points kept out; but the settings below were
 set up with a look at the truth: Burgers' on seed 0 (3.6e-2, then 2.4e-4 with points where the beginning is steep) and
-seed 9 (20 windows, width 32 and 50 iterations: 1.0e-4 in 293 s; 40 windows: 7.1e-5 in 207 s; seed 0
-then 1.3e-4), Allen-Cahn's on seed 9 (1.2e-5); of linear waves, widths of 300 (wave 1.7e-3, helmholtz 4.2e-4) and 500 were tried on seed 0. Rows go to
+seed 9 (20 windows, width 32 and 50 iterations: 1.0e-4 in 293 s; 40 windows: 7.1e-5 in 207 s; seed 0 then 1.3e-4),
+Allen-Cahn's on seed 9 (1.2e-5); of linear waves, widths of 300 (wave 1.7e-3, helmholtz 4.2e-4) and 500 were tried on
+seed 0. Rows go to
 ``benchmarks/results/fields_physics.json`` as they come and are not repeated; the table to ``fields_physics.md``.
 
 poisson       -Delta u = 2 pi² sin(pi x) sin(pi y) on the unit square, u = 0 on its sides (``solve --pde poisson``)
