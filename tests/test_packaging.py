@@ -7,6 +7,9 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+import torch
+
 ROOT = Path(__file__).parent.parent
 NOT_PACKAGES = {"tests", "docs", "benchmarks", "build", "dist", "runs"}
 
@@ -49,3 +52,13 @@ def test_neuraloperator_is_not_imported_by_the_models() -> None:
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
     assert output.stdout.strip() == "False"
+
+
+def test_shape_annotations_are_checked_here() -> None:
+    """What ``conftest`` promises: a wrong shape in a short test is found by the annotation, before the door check."""
+    from jaxtyping import TypeCheckError
+    from resolvent.evaluation.metrics import relative_l2
+    from resolvent.pde import Grid
+
+    with pytest.raises(TypeCheckError):
+        relative_l2(torch.zeros(2, 1, 8, 8), torch.zeros(3, 1, 8, 8), Grid.box((8, 8), dim=2, boundary="dirichlet"))
