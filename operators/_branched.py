@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ..data import Dataset
 from ..pde import Axis, Grid, Signature, Symmetry, check_fields
-from ..pde._weak_form import WithWeakForm
+from ..pde._weak_form import Places, WithWeakForm, listed
 from ..training import Budget, Callback, History, NetworkSolver, Normalizer, Recipe
 from ..training._physics import Answer, Ask, Physics
 from ..training._windows import Windows
@@ -186,7 +186,8 @@ class BranchedSolver(NetworkSolver):
         assert isinstance(network, Branched)
         code = network.encode(network.sense(self.module["inputs"](inputs)))
 
-        def ask(points: Tensor) -> Answer:
+        def ask(places: Places) -> Answer:
+            points = listed(places)
             directions = torch.eye(points.shape[1], dtype=points.dtype, device=points.device)
             sweeps = [
                 torch.func.jvp(lambda at: self._physical(code, at), (points,), (direction.expand_as(points),))

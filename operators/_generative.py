@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from ..pde._weak_form import Places
 from ._branches import Dense
 from ._trunk import BLOCK
 from ._waves import Decoder
@@ -41,21 +42,14 @@ class Decoders(nn.Module):
     def _all(self) -> list[Decoder]:
         return [cast(Decoder, decoder) for decoder in self.each]
 
-    def forward(
-        self, code: Float[Tensor, "batch code"], points: Float[Tensor, "point dim"]
-    ) -> Float[Tensor, "batch function point"]:
-        return torch.stack([d.coefficients(code) @ d.features(points).t() for d in self._all()], dim=1)
+    def forward(self, code: Float[Tensor, "batch code"], points: Places) -> Float[Tensor, "batch function point"]:
+        return torch.stack([d.values(code, points) for d in self._all()], dim=1)
 
     def with_gradients(
-        self, code: Float[Tensor, "batch code"], points: Float[Tensor, "point dim"]
+        self, code: Float[Tensor, "batch code"], points: Places
     ) -> tuple[Float[Tensor, "batch function point"], Float[Tensor, "batch function point dim"]]:
-        values, gradients = [], []
-        for decoder in self._all():
-            coefficients = decoder.coefficients(code)
-            features, slopes = decoder.sweep(points)
-            values.append(coefficients @ features.t())
-            gradients.append((coefficients @ slopes.permute(1, 0, 2).flatten(1)).unflatten(1, points.shape))
-        return torch.stack(values, dim=1), torch.stack(gradients, dim=1)
+        found = [d.with_slopes(code, points) for d in self._all()]
+        return torch.stack([value for value, _ in found], dim=1), torch.stack([slope for _, slope in found], dim=1)
 
     def with_curvatures(
         self, code: Float[Tensor, "batch code"], points: Float[Tensor, "point dim"]

@@ -21,7 +21,7 @@ from torch import Generator, Tensor, nn
 
 from ..data import Dataset
 from ..pde import Grid, Problem, Symmetry, check_fields, frame_numbers
-from ..pde._weak_form import WithWeakForm
+from ..pde._weak_form import Places, WithWeakForm, listed
 from ..training import Budget, Callback, History, ModuleSolver, Normalizer, Recipe, relative_l2
 from ..training._loop import Trainer
 from ..training._physics import Answer, Physics
@@ -295,7 +295,7 @@ class GenerativeSolver(ModuleSolver, WithLatent):
         if self.weights.inputs:
             total = total + self.weights.inputs * self._misfit(bounded, inputs)
         if self.weights.equation:
-            loss = self.physics.loss(inputs, lambda points: self._answer(bounded, inputs, points), noise)
+            loss = self.physics.loss(inputs, lambda places: self._answer(bounded, inputs, places), noise)
             total = total + self.weights.equation * loss
         return total + self.weights.labels * self._label_loss(bounded, targets) if self.recipe.labels > 0 else total
 
@@ -327,13 +327,14 @@ class GenerativeSolver(ModuleSolver, WithLatent):
         ]
         return torch.stack(frames, dim=1).flatten(1, 2).unflatten(-1, self.grid.shape)
 
-    def _answer(self, bounded: Tensor, inputs: Tensor, points: Tensor) -> Answer:
+    def _answer(self, bounded: Tensor, inputs: Tensor, places: Places) -> Answer:
         """What the equation is asked of: outputs and gradients, and fluxes of their own."""
         assert isinstance(self.problem, WithWeakForm)
+        points = listed(places)
         if self.problem.potentials:
             outputs, gradients = self._from_potentials(bounded, points)
         else:
-            values, slopes = self.network.outputs.with_gradients(bounded, points)
+            values, slopes = self.network.outputs.with_gradients(bounded, places)
             outputs, gradients = enveloped(*self._sized(), self.envelope, points, values, slopes)
         return Answer(outputs, gradients, self._fluxes(bounded, inputs, points))
 

@@ -32,12 +32,14 @@ EDGE = 1e-6  # distance from the corners of the box at which codes are cut off: 
 class Coupling(nn.Module):
     """Entries of one parity are kept and decide how the others are stretched and shifted; the identity at first."""
 
-    keep: Tensor
+    order: Tensor
 
     def __init__(self, size: int, parity: int, width: int) -> None:
         super().__init__()
-        self.register_buffer("keep", torch.arange(size) % 2 == parity, persistent=False)
-        kept = int(self.keep.sum())
+        self.parity, number = parity, torch.arange(size)
+        # of (kept, changed) one behind the other, where each entry stands
+        self.register_buffer("order", torch.cat([number[parity::2], number[1 - parity :: 2]]).argsort(), False)
+        kept = len(number[parity::2])
         self.network = Dense([kept, width, width, 2 * (size - kept)], "silu")
         nn.init.zeros_(self.network.layers[-1].weight)  # type: ignore[arg-type]
 
@@ -45,22 +47,26 @@ class Coupling(nn.Module):
         self, values: Float[Tensor, "batch size"]
     ) -> tuple[Float[Tensor, "batch size"], Float[Tensor, " batch"]]:
         """The image, and the logarithm of the change of volume."""
-        stretch, shift = self._of(values)
-        return self._with(values, values[:, ~self.keep] * stretch.exp() + shift), stretch.sum(dim=1)
+        kept, changed = self._halves(values)
+        stretch, shift = self._of(kept)
+        return self._joined(kept, changed * stretch.exp() + shift), stretch.sum(dim=1)
 
     def inverse(
         self, values: Float[Tensor, "batch size"]
     ) -> tuple[Float[Tensor, "batch size"], Float[Tensor, " batch"]]:
-        stretch, shift = self._of(values)
-        return self._with(values, (values[:, ~self.keep] - shift) * (-stretch).exp()), -stretch.sum(dim=1)
+        kept, changed = self._halves(values)
+        stretch, shift = self._of(kept)
+        return self._joined(kept, (changed - shift) * (-stretch).exp()), -stretch.sum(dim=1)
 
-    def _of(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        stretch, shift = self.network(values[:, self.keep]).chunk(2, dim=1)
+    def _halves(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        return values[:, self.parity :: 2], values[:, 1 - self.parity :: 2]
+
+    def _of(self, kept: Tensor) -> tuple[Tensor, Tensor]:
+        stretch, shift = self.network(kept).chunk(2, dim=1)
         return STRETCH * torch.tanh(stretch / STRETCH), shift
 
-    def _with(self, values: Tensor, changed: Tensor) -> Tensor:
-        index = (~self.keep).nonzero().flatten().expand(len(values), -1)
-        return values.scatter(1, index, changed)
+    def _joined(self, kept: Tensor, changed: Tensor) -> Tensor:
+        return torch.cat([kept, changed], dim=1).index_select(1, self.order)
 
 
 class Prior(nn.Module):

@@ -18,17 +18,16 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..pde import Axis, Grid
+from ..pde._eigenfunctions import Kind, eigenvalues_of, family
+from ..pde._weak_form import Lattice, Places, listed
 from ._branches import Dense
 from .multionet import MultiONet
-
-Kind = Literal["sine", "cosine", "fourier", "growth"]
 
 
 class Decoder(nn.Module, ABC):
@@ -46,6 +45,17 @@ class Decoder(nn.Module, ABC):
         """Features and their derivatives, forward."""
         found = [torch.func.jvp(self.features, (points,), (d.expand_as(points),)) for d in _directions(points)]
         return found[0][0], torch.stack([slopes for _, slopes, *_ in found], dim=-1)
+
+    def values(self, code: Float[Tensor, "batch code"], places: Places) -> Float[Tensor, "batch point"]:
+        return self.coefficients(code) @ self.features(listed(places)).t()
+
+    def with_slopes(
+        self, code: Float[Tensor, "batch code"], places: Places
+    ) -> tuple[Float[Tensor, "batch point"], Float[Tensor, "batch point dim"]]:
+        points, coefficients = listed(places), self.coefficients(code)
+        features, slopes = self.sweep(points)
+        gradient = (coefficients @ slopes.permute(1, 0, 2).flatten(1)).unflatten(1, points.shape)
+        return coefficients @ features.t(), gradient
 
 
 def _directions(points: Tensor) -> Tensor:
@@ -153,6 +163,34 @@ class Waves(Decoder):
             slopes.append(self._product([*values[:number], slope, *values[number + 1 :]]))
         return self._product(values), torch.stack(slopes, dim=-1)
 
+    def values(self, code: Float[Tensor, "batch code"], places: Places) -> Float[Tensor, "batch point"]:
+        if not isinstance(places, Lattice):
+            return super().values(code, places)
+        return self._on_lattice(code, places, [[0] * len(self.axes)])[0]
+
+    def with_slopes(
+        self, code: Float[Tensor, "batch code"], places: Places
+    ) -> tuple[Float[Tensor, "batch point"], Float[Tensor, "batch point dim"]]:
+        if not isinstance(places, Lattice):
+            return super().with_slopes(code, places)
+        each = range(len(self.axes))
+        value, *slopes = self._on_lattice(
+            code, places, [[0] * len(self.axes), *([int(i == j) for i in each] for j in each)]
+        )
+        return value, torch.stack(slopes, dim=-1)
+
+    def _on_lattice(self, code: Tensor, lattice: Lattice, orders: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Derivatives of these orders, one axis after the other: a sum of their lengths in place of their product."""
+        coefficients = self.coefficients(code).unflatten(1, self.counts)
+        found = []
+        for order in orders:
+            values = coefficients
+            for number in reversed(range(len(self.axes))):
+                matrix = self._along(number, lattice.axes[number], order[number])
+                values = (values.movedim(number + 1, -1) @ matrix.t()).movedim(-1, number + 1)
+            found.append(values.flatten(1))
+        return found
+
     def _along(self, number: int, x: Tensor, order: int) -> Float[Tensor, "point wave"]:
         lower, length = self.axes[number]
         values = family(self.kinds[number], self.counts[number], (x - lower) / length, order)
@@ -166,50 +204,11 @@ class Waves(Decoder):
         return product
 
 
-def family(kind: Kind, count: int, x: Float[Tensor, " point"], order: int) -> Float[Tensor, "point wave"]:
-    """The lowest functions on [0, 1], or their first derivatives (``order`` 1)."""
-    if kind == "growth":
-        values, slopes = _legendre(count - 1, 2 * x - 1, 0), _legendre(count - 1, 2 * x - 1, 1)
-        grown = x[:, None] * values if order == 0 else values + x[:, None] * slopes
-        return torch.cat([torch.full_like(x[:, None], float(order == 0)), grown], dim=1)
-    if kind == "fourier":
-        waves = 2 * math.pi * torch.arange(1, (count + 1) // 2 + 1, dtype=x.dtype, device=x.device)
-        angle = x[:, None] * waves
-        pair = (angle.cos(), angle.sin()) if order == 0 else (-waves * angle.sin(), waves * angle.cos())
-        flat = torch.full_like(x[:, None], float(order == 0))
-        return torch.cat([flat, torch.stack(pair, dim=2).flatten(1)], dim=1)[:, :count]
-    first = 1 if kind == "sine" else 0
-    waves = math.pi * torch.arange(first, first + count, dtype=x.dtype, device=x.device)
-    angle = x[:, None] * waves
-    if kind == "sine":
-        return angle.sin() if order == 0 else waves * angle.cos()
-    return angle.cos() if order == 0 else -waves * angle.sin()
-
-
-def _legendre(count: int, s: Tensor, order: int) -> Float[Tensor, "point wave"]:
-    """Three-term recurrences; derivatives by P'_{n+1} = P'_{n-1} + (2 n + 1) P_n, and 2 for the width of [0, 1]."""
-    values, slopes = [torch.ones_like(s), s], [torch.zeros_like(s), torch.ones_like(s)]
-    for n in range(1, count):
-        slopes.append(slopes[-2] + (2 * n + 1) * values[-1])
-        values.append(((2 * n + 1) * s * values[-1] - n * values[-2]) / (n + 1))
-    return torch.stack(values[:count], dim=1) if order == 0 else 2 * torch.stack(slopes[:count], dim=1)
-
-
 def ridge(matrix: Float[Tensor, "row column"], wanted: Float[Tensor, "row many"]) -> Float[Tensor, "column many"]:
     """Least squares, with a millionth of the mean square of the columns on the diagonal."""
     normal = matrix.t() @ matrix
     normal.diagonal().add_(1e-6 * normal.diagonal().mean().clamp_min(1e-30))
     return torch.linalg.solve(normal, matrix.t() @ wanted)
-
-
-def eigenvalues_of(kind: Kind, count: int) -> Float[Tensor, " wave"]:
-    """Of minus the second derivative on [0, 1]; of growth, the fourth power of the degree."""
-    number = torch.arange(count, dtype=torch.float64)
-    if kind == "growth":
-        return number**4  # a slope of the n-th is n² times its size, and levelled so
-    if kind == "fourier":
-        return (2 * math.pi * ((number + 1) // 2)) ** 2
-    return (math.pi * (number + (kind == "sine"))) ** 2
 
 
 def kinds_of(domain: Grid, *, walls: bool) -> tuple[Kind, ...]:

@@ -13,10 +13,11 @@ No label is read unless ``--train.labels`` says how many. Balls are shared by th
 a product of branch and trunk: trunks and their derivatives are computed once a batch.
 
 form     ``energy``: the integral that the solution makes smallest, which is every weak residual at once in the dual
-         norm; where there is one (darcy, poisson). ``primal``: the flux F(a, u) on balls. ``mixed``: fluxes are decoded
-         on their own and held to their law pointwise, sigma = F, so that no input is differentiated and the flux across
-         an interface may be smooth where the gradient is not. ``flux phases`` decodes one for each phase, and the
-         medium picks: along an interface the flux jumps, which one smooth function cannot follow
+         norm; where there is one (darcy, poisson). ``dual``: that norm itself, on a box; for evolutions (burgers).
+         ``primal``: the flux F(a, u) on balls. ``mixed``: fluxes are decoded on their own and held to their law
+         pointwise, sigma = F, so that no input is differentiated and the flux across an interface may be smooth where
+         the gradient is not. ``flux phases`` decodes one for each phase, and the medium picks: along an interface the
+         flux jumps, which one smooth function cannot follow
 trunk    ``waves``: the eigenfunctions of the Laplacian in place of a MultiONet's trunk, for inputs and outputs
 
 Zang and Koutsourelakis 2025 (arXiv 2502.06250), with these differences: the quadrature has no bias (theirs answers
@@ -39,6 +40,7 @@ from torch import Tensor, nn
 from ..pde import Grid, Problem, symmetries_of
 from ..pde._weak_form import Rule, WithWeakForm, minimises
 from ..training import Preset, Recipe
+from ..training._physics import Form as PhysicsForm
 from ..training._physics import Physics
 from ._branches import Activation, Convolutional, Dense, Flat
 from ._generative import Components, Decoders, Generative, Medium
@@ -53,7 +55,7 @@ START = 0.02  # initial factors of the products: answers begin near zero, and ev
 
 GAIN = 10.0  # of logits: sharp interfaces need large ones (wrong cells after 12 s of training: 6.4 %, 10.4 % without)
 
-Form = Literal["auto", "energy", "mixed", "primal"]
+Form = Literal["auto", "energy", "dual", "mixed", "primal"]
 Encoder = Literal["components", "fc", "cnn"]
 Trunk = Literal["auto", "multionet", "waves"]
 Flux = Literal["auto", "one", "phases"]
@@ -157,8 +159,8 @@ def build(
     bounded             tanh on the code (published)
     posterior           deterministic encoder (published), or variational: reparameterised, with its divergence
     prior               of the code: box (published), gaussian (of the encoded training inputs), or a normalising flow
-    form                mixed, primal, energy, or auto: energy where the problem minimises one, else primal; the
-                        published one is mixed for media of phases and primal otherwise
+    form                mixed, primal, energy, dual, or auto: energy where the problem minimises one, dual for
+                        evolutions, else primal; the published one is mixed for media of phases and primal otherwise
     flux                mixed form: one for all phases, or one for each of the phases; auto: phases where there are some
     balls               test functions a step
     radii               of their balls, in parts of the domain's width, like '0.02 0.1'; taken in turn
@@ -178,7 +180,7 @@ def build(
         )
     medium, evolves = Medium(problem.phases), problem.signature.evolves
     if form == "auto":
-        form = "energy" if minimises(problem) else "primal"
+        form = "energy" if minimises(problem) else "dual" if evolves else "primal"
     if trunk == "auto":
         trunk = "multionet" if problem.potentials else "waves"
     _check(problem, medium, posterior=posterior, prior=prior, form=form, flux=flux, bounded=bounded)
@@ -191,7 +193,8 @@ def build(
     number = waves or {1: 48, 2: 16}.get(grid.dim, 8)
     # squares of slopes are waves up to twice as short, which centres of cells integrate exactly
     resolved = trunk == "waves" and not medium.phases and number < min(grid.shape)
-    physics = Physics(problem, grid, balls=balls, energy=form == "energy", fixed=resolved, **options)  # type: ignore[arg-type]
+    asked: PhysicsForm = "balls" if form in ("mixed", "primal") else form  # type: ignore[assignment]
+    physics = Physics(problem, grid, balls=balls, form=asked, fixed=resolved, **options)  # type: ignore[arg-type]
     where = Positions(physics.domain, harmonics)
     shared: dict[str, Any] = {
         **{"branch": [width] * layers, "trunk": [width] * layers, "last": last, "positions": where},

@@ -6,6 +6,8 @@ r"""Laws of initial states that several problems share, beside the Gaussian rand
                        0.1 the published states are also multiplied by a window, which is not described; ours never.
 ``truncated_fourier``  APEBench / exponax: white noise cut off above mode 5 on every axis, without mean, divided by
                        its largest absolute value at the nodes
+``odd_field``          between Dirichlet walls: (u(x) - u(-x)) / sqrt(2) of a Gaussian field, x from the middle, which
+                       keeps the waves that are zero there, with twice their variance
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from ._grid import Grid
 from ._spectral import fourier_resample
 from ._walls import Walls, wall_field
 
-Law = Literal["random_field", "sinusoids", "truncated_fourier"]
+Law = Literal["random_field", "odd_field", "sinusoids", "truncated_fourier"]
+FIELDS = ("random_field", "odd_field")
 
 WAVES = 2
 HIGHEST_WAVE = 8
@@ -39,8 +42,11 @@ def initial_states(
     generator: Generator,
 ) -> Tensor:
     """``count`` states of one channel, ``count 1 *space``, float64; alpha, tau and sigma are the random field's."""
-    if law == "random_field":
-        return wall_field(count, grid, alpha=alpha, tau=tau, sigma=sigma, generator=generator)[:, None]
+    if law in FIELDS:
+        field = wall_field(count, grid, alpha=alpha, tau=tau, sigma=sigma, generator=generator)
+        if law == "odd_field":
+            field = (field - field.flip(tuple(range(1, field.ndim)))) / math.sqrt(2)
+        return field[:, None]
     if not grid.periodic:
         raise ValueError(f"The law {law!r} draws periodic states; between walls take 'random_field'.")
     if law == "sinusoids":
@@ -56,7 +62,9 @@ def check_law(law: Law, alpha: float, dim: int, walls: Walls = "periodic") -> No
         raise ValueError(f"initial is one of {get_args(Law)}, got {law!r}.")
     if not dim / 2 < alpha < math.inf:
         raise ValueError(f"alpha must be above dim / 2 = {dim / 2:g}, or u(0) has no finite variance; got {alpha}.")
-    if law != "random_field" and walls != "periodic":
+    if law == "odd_field" and walls != "dirichlet":
+        raise ValueError(f"initial 'odd_field' vanishes on Dirichlet walls and in the middle; boundary is {walls!r}.")
+    if law not in FIELDS and walls != "periodic":
         raise ValueError(f"initial {law!r} draws periodic states; with boundary {walls!r} take 'random_field'.")
     if law == "sinusoids" and dim != 1:
         raise ValueError(f"initial 'sinusoids' is a law in one dimension, got dim {dim}.")

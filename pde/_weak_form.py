@@ -186,21 +186,49 @@ def draw_balls(
     return Balls(torch.stack(centres, dim=1).to(dtype), sizes.to(dtype), rule)
 
 
-def draw_strata(
-    domain: Grid,
-    cells: Sequence[int],
-    *,
-    generator: Generator | None,
-    dtype: torch.dtype = torch.float32,
-) -> Float[Tensor, "point dim"]:
-    """One random point in each of equal cells: their mean is an unbiased integral, with little noise. Without a
-    generator their centres: of cosines shorter than twice the number of cells the mean is exact.
+@dataclass(frozen=True)
+class Lattice:
+    """Points that are all combinations of coordinates along the axes, in array order: what is a product there costs a
+    sum of axes, not their product.
     """
+
+    axes: tuple[Float[Tensor, " _"], ...]
+
+    @functools.cached_property
+    def points(self) -> Float[Tensor, "point dim"]:
+        return torch.stack(torch.meshgrid(*self.axes, indexing="ij"), dim=-1).flatten(0, -2)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(len(axis) for axis in self.axes)
+
+    def to(self, like: Tensor) -> Lattice:
+        return Lattice(tuple(axis.to(like) for axis in self.axes))
+
+
+Places = Tensor | Lattice  # points one by one, ``point dim``, or a lattice of them
+
+
+def listed(places: Places) -> Float[Tensor, "point dim"]:
+    return places.points if isinstance(places, Lattice) else places
+
+
+def draw_strata(domain: Grid, cells: Sequence[int], *, generator: Generator) -> Float[Tensor, "point dim"]:
+    """One random point in each of equal cells: their mean is an unbiased integral, with little noise."""
     indices = torch.cartesian_prod(*(torch.arange(count) for count in cells)).reshape(-1, len(cells))
-    inner = 0.5 if generator is None else torch.rand(indices.shape, generator=generator, dtype=torch.float64)
-    unit = (indices + inner) / torch.tensor(cells, dtype=torch.float64)
+    unit = indices + torch.rand(indices.shape, generator=generator, dtype=torch.float64)
     lower, length = (torch.tensor([getattr(a, name) for a in domain.axes]) for name in ("lower", "length"))
-    return (lower + length * unit).to(dtype)
+    return lower + length * unit / torch.tensor(cells, dtype=torch.float64)
+
+
+def centres(domain: Grid, cells: Sequence[int]) -> Lattice:
+    """Of equal cells: of cosines shorter than twice their number the mean is exact."""
+    pairs = zip(domain.axes, cells, strict=True)
+    return Lattice(
+        tuple(
+            axis.lower + axis.length * (torch.arange(count, dtype=torch.float64) + 0.5) / count for axis, count in pairs
+        )
+    )
 
 
 def check_radii(domain: Grid, tested: int, radii: Sequence[float]) -> None:

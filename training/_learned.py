@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 from ..data import Dataset
 from ..pde import Grid, Problem, Signature, Solver, Symmetry, check_fields, fourier_resample, frame_numbers
 from ..pde._solver import advanced
-from ..pde._weak_form import WithWeakForm, minimises
+from ..pde._weak_form import Places, WithWeakForm, minimises
 from ._callback import Callback
 from ._loop import History, Trainer
 from ._normalizer import Normalizer
@@ -274,8 +274,8 @@ class NetworkSolver(ModuleSolver):
         answer = self._map(inputs)
         names = [channel.name for channel in self.signature.outputs]
 
-        def ask(points: Tensor) -> Answer:
-            between = Between(self.working, points)
+        def ask(places: Places) -> Answer:
+            between = Between(self.working, places)
             channels = [(name, answer[:, number]) for number, name in enumerate(names)]
             outputs = {name: between(field) for name, field in channels}
             return Answer(outputs, {name: between.gradient(field) for name, field in channels})
@@ -295,9 +295,8 @@ class NetworkSolver(ModuleSolver):
             )
         if not self.recipe.equation and not self.recipe.labels:
             raise ValueError("Without labels there is only the equation to learn from: give train.equation a weight.")
-        return Physics(
-            self.problem, self.working, energy=isinstance(self.problem, WithWeakForm) and minimises(self.problem)
-        )
+        minimal = isinstance(self.problem, WithWeakForm) and minimises(self.problem)
+        return Physics(self.problem, self.working, form="energy" if minimal else "balls")
 
     def _scale(self, data: Dataset) -> None:
         """Units of the outputs: from the labels, or without any from the inputs by the problem's estimate."""

@@ -6,8 +6,10 @@ r"""An equation as an objective: mean squares of the virtual observables of a ba
 r      residuals on balls of radius R around random centres, fresh each step and the same for all samples of the batch,
        so that whatever depends on points alone is computed once
 s      size of each equation, l a quarter of the domain's mean width
-       with ``energy``, for problems that minimise one: its integral instead, over one random point in each cell of the
+       form ``energy``, for problems that minimise one: its integral instead, over one random point in each cell of the
        grid, in units of the source times the solution; every test function at once, and no noise from their choice
+       form ``dual``, on boxes: the square of the residual's dual norm (``pde._dual_norm``) in units of (s l)²; every
+       test function at once for equations that minimise nothing
 sigma  fluxes decoded on their own (mixed form), which the balances then use in place of F; none in the primal form
 g      conditions at points of the boundary that are not built into the answer
 p      0: every ball counts alike (published); 1: as much as its test function resolves, the norm dual to energy
@@ -16,8 +18,10 @@ p      0: every ball counts alike (published); 1: as much as its test function r
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,21 +30,29 @@ from scipy.interpolate import CubicSpline
 from torch import Generator, Tensor
 
 from ..pde import Axis, Grid, Problem
+from ..pde._dual_norm import DualNorm
 from ..pde._weak_form import (
     Balance,
     BallRule,
     Balls,
     Candidate,
+    Lattice,
+    Places,
     Rule,
     WithWeakForm,
     ball_rule,
+    centres,
     check_radii,
     draw_balls,
     draw_strata,
+    listed,
     minimises,
 )
 
 STRATA = 4096  # points of an energy at most, as many an axis
+TESTED = 0.75  # test functions of a dual norm for each node of its rule along an axis
+
+Form = Literal["balls", "energy", "dual"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +66,7 @@ class Answer:
     fluxes: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-Ask = Callable[[Tensor], Answer]  # points -> what a network says there
+Ask = Callable[[Places], Answer]  # points -> what a network says there
 
 
 class Physics:
@@ -65,8 +77,8 @@ class Physics:
     rule     quadrature of a ball; ``nodes`` of it along a radius
     edges    points a step where conditions are asked for
     power    p
-    energy   minimise the problem's energy instead of residuals
-    fixed    at the centres of the cells: no noise, for inputs and answers that the grid resolves
+    form     residuals on ``balls``, the problem's ``energy``, or the ``dual`` norm of all residuals
+    fixed    the energy at the centres of the cells: no noise, for inputs and answers that the grid resolves
     """
 
     def __init__(
@@ -80,7 +92,7 @@ class Physics:
         nodes: int = 4,
         edges: int = 100,
         power: float = 1.0,
-        energy: bool = False,
+        form: Form = "balls",
         fixed: bool = False,
     ) -> None:
         if not isinstance(problem, WithWeakForm):
@@ -92,20 +104,22 @@ class Physics:
             raise ValueError(f"There is at least 1 ball and 1 point on the boundary a step, got {balls} and {edges}.")
         self.problem, self.grid, self.balls, self.edges, self.power = problem, grid, balls, edges, power
         self.posed: Problem = problem
-        self.energy, self.fixed = energy, fixed
-        if energy and not minimises(problem):
+        self.form, self.fixed = form, fixed
+        if form == "energy" and not minimises(problem):
             raise ValueError(f"{problem.name} minimises no energy; use its weak residuals (form primal or mixed).")
         self.domain = problem.weak_domain(grid)
         self.rule: BallRule = ball_rule(grid.dim, nodes, rule)
         width = min(axis.length for axis in self.domain.axes[: grid.dim])
         self.radii = [radius * width for radius in radii]
         check_radii(self.domain, grid.dim, self.radii)
+        self.dual = self._dual_norm() if form == "dual" else None
         self.length = sum(axis.length for axis in self.domain.axes[: grid.dim]) / grid.dim / 4
 
     def loss(self, inputs: Float[Tensor, "batch channel *space"], ask: Ask, generator: Generator) -> Tensor:
         """One value a sample; inputs in physical units on the grid, ``ask`` for the same samples."""
-        if self.energy:
-            return self._energy(inputs, ask, generator) + self.conditions(inputs, ask, generator)
+        if self.form != "balls":
+            every = self._energy(inputs, ask, generator) if self.dual is None else self._dual(self.dual, inputs, ask)
+            return every + self.conditions(inputs, ask, generator)
         balls = self.draw(generator, inputs)
         points = balls.points
         answer = ask(points)
@@ -123,11 +137,30 @@ class Physics:
     def _energy(self, inputs: Tensor, ask: Ask, generator: Generator) -> Tensor:
         most = round(STRATA ** (1 / self.domain.dim))
         cells = [min(most, axis.size - (axis.placement == "ends")) for axis in self.domain.axes]
-        points = draw_strata(self.domain, cells, generator=None if self.fixed else generator).to(inputs)
-        density = self.problem.energy(self.candidate(inputs, points, ask(points)))
+        places: Places = (
+            centres(self.domain, cells) if self.fixed else draw_strata(self.domain, cells, generator=generator)
+        )
+        places = places.to(inputs)
+        density = self.problem.energy(self.candidate(inputs, places, ask(places)))
         assert density is not None
         (scale,), (size,) = self.scales(inputs).values(), self.problem.output_scales(inputs, self.grid).values()
         return density.mean(dim=1) / (scale * size)
+
+    def _dual_norm(self) -> DualNorm:
+        most = round(STRATA ** (1 / self.domain.dim))
+        nodes = [min(most, axis.size) for axis in self.grid.axes]
+        norm = DualNorm(self.domain, self.grid.dim, waves=[math.ceil(TESTED * count) for count in nodes], nodes=nodes)
+        points = norm.lattice.points
+        if not bool(self.problem.clear(points, points.new_zeros(len(points))).all()):
+            raise ValueError(f"The dual norm is one of boxes, and {self.posed.name} has an obstacle: use form primal.")
+        return norm
+
+    def _dual(self, norm: DualNorm, inputs: Tensor, ask: Ask) -> Tensor:
+        points = norm.lattice.to(inputs)
+        scales = self.scales(inputs)
+        balances = self.problem.balances(self.candidate(inputs, points, ask(points)))
+        parts = [norm.square(balance) / (scales[name] * self.length) ** 2 for name, balance in balances.items()]
+        return torch.stack(parts).sum(dim=0)
 
     def conditions(self, inputs: Tensor, ask: Ask, generator: Generator) -> Tensor:
         """Mean squares of what the boundary asks for, one value a sample."""
@@ -148,22 +181,24 @@ class Physics:
         """The size of each equation, one a sample."""
         return self.problem.balance_scales(inputs, self.grid)
 
-    def between(self, points: Float[Tensor, "point dim"]) -> Between:
+    def between(self, points: Places) -> Between:
         """Nodal inputs at points of the domain."""
-        return Between(self.grid, points[:, : self.grid.dim], nearest=bool(self.problem.phases))
+        return Between(self.grid, points, nearest=bool(self.problem.phases))
 
-    def candidate(self, inputs: Tensor, points: Tensor, answer: Answer) -> Candidate:
+    def candidate(self, inputs: Tensor, points: Places, answer: Answer) -> Candidate:
         where = self.between(points)
         names = [channel.name for channel in self.posed.signature.inputs]
         given = {name: where(inputs[:, channel]) for channel, name in enumerate(names)}
-        return Candidate(points, given, answer.outputs, answer.gradients)
+        return Candidate(listed(points), given, answer.outputs, answer.gradients)
 
 
 class Between:
-    """Nodal fields at points ``point dim`` between the nodes: by cubic splines, or the value at the nearest node."""
+    """Nodal fields at places between the nodes: by cubic splines, or the value at the nearest node. Coordinates behind
+    those of the grid (time) do not matter.
+    """
 
-    def __init__(self, grid: Grid, points: Float[Tensor, "point dim"], *, nearest: bool = False) -> None:
-        self.grid, self.points, self.nearest = grid, points, nearest
+    def __init__(self, grid: Grid, places: Places, *, nearest: bool = False) -> None:
+        self.grid, self.places, self.nearest = grid, places, nearest
 
     def __call__(self, fields: Float[Tensor, "batch *space"]) -> Float[Tensor, "batch point"]:
         if self.nearest:
@@ -176,10 +211,12 @@ class Between:
         return torch.stack([self._sum(fields, orders) for orders in each], dim=-1)
 
     def _sum(self, fields: Tensor, orders: Sequence[int]) -> Tensor:
+        if isinstance(self.places, Lattice):
+            return self._rows(self.places, fields, orders)
         batch = fields.shape[0]
         values = fields.movedim(0, -1)  # the batch last: each axis is then one product with the rest
         for number, order in enumerate(orders):
-            matrix = self._matrix(number, order)
+            matrix = self._matrix(number, self.places[:, number], order)
             values = (
                 (matrix @ values.flatten(1)).unflatten(1, values.shape[1:])
                 if number == 0
@@ -187,14 +224,22 @@ class Between:
             )
         return values.reshape(-1, batch).t()
 
-    def _matrix(self, number: int, order: int) -> Float[Tensor, "point node"]:
-        x = self.points[:, number].detach().cpu().double().numpy()
-        return torch.from_numpy(_spline(self.grid.axes[number])(x, order)).to(self.points)
+    def _rows(self, lattice: Lattice, fields: Tensor, orders: Sequence[int]) -> Tensor:
+        for number, order in enumerate(orders):
+            matrix = self._matrix(number, lattice.axes[number], order)
+            fields = (fields.movedim(number + 1, -1) @ matrix.t()).movedim(-1, number + 1)
+        times = math.prod(lattice.shape[self.grid.dim :])
+        return fields.flatten(1)[..., None].expand(-1, -1, times).flatten(1)
+
+    def _matrix(self, number: int, x: Tensor, order: int) -> Float[Tensor, "point node"]:
+        places = x.detach().cpu().double().numpy()
+        return torch.from_numpy(_spline(self.grid.axes[number])(places, order)).to(x)
 
     @functools.cached_property
     def _nearest(self) -> Tensor:
-        number = torch.zeros(len(self.points), dtype=torch.long, device=self.points.device)
-        for x, axis in zip(self.points.unbind(1), self.grid.axes, strict=True):
+        points = listed(self.places)
+        number = torch.zeros(len(points), dtype=torch.long, device=points.device)
+        for x, axis in zip(points.unbind(1), self.grid.axes, strict=False):
             first = axis.lower + (0.5 * axis.spacing if axis.placement == "centres" else 0.0)
             index = ((x - first) / axis.spacing).round().long()
             index = index % axis.size if axis.periodic else index.clamp(0, axis.size - 1)

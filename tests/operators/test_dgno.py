@@ -12,16 +12,19 @@ import torch
 from resolvent.data import Dataset
 from resolvent.evaluation import registry
 from resolvent.operators import dgno
-from resolvent.operators._generative import Medium, picked
+from resolvent.operators._generative import Decoders, Medium, picked
 from resolvent.operators._generative_solver import GenerativeSolver
 from resolvent.operators._latent import PHASES
 from resolvent.operators._prior import Prior, standard_normal
 from resolvent.operators._waves import Decoder, Products, Waves, family, wave_decoder
 from resolvent.operators.multionet import MultiONet
 from resolvent.pde import Grid, Problem
+from resolvent.pde._weak_form import Lattice, Places, listed
+from resolvent.pde.burgers import Burgers
 from resolvent.pde.darcy import Darcy
 from resolvent.pde.poisson import Poisson
-from resolvent.training import Recipe
+from resolvent.pde.stokes import Stokes
+from resolvent.training import Recipe, relative_l2
 from resolvent.training._physics import Answer, Between, Physics
 from torch import Tensor
 
@@ -374,6 +377,37 @@ def test_sweeps_are_the_gradients_of_the_decoders() -> None:
     )
 
 
+def test_on_a_lattice_decoders_say_what_they_say_point_by_point() -> None:
+    torch.manual_seed(0)
+    domain = dataclasses.replace(Burgers(**Burgers.presets["dgno"])).weak_domain(Burgers(boundary="dirichlet").grid(9))
+    code, lattice = torch.randn(3, 4), Lattice((torch.rand(5), torch.rand(6)))
+    waves = wave_decoder(domain, 4, walls=True, waves=3, hidden=[8], times=4)
+    decoders = Decoders([waves, Products(MultiONet(2, 4, branch=[6] * 3, trunk=[6] * 3, factors="one"))])
+    values, slopes = decoders.with_gradients(code, lattice)
+    listed_values, listed_slopes = decoders.with_gradients(code, lattice.points)
+    torch.testing.assert_close(values, listed_values, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(slopes, listed_slopes, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(decoders(code, lattice), listed_values, rtol=1e-5, atol=1e-5)
+    field, grid = torch.randn(2, 9, 7), Grid.box((9, 7), boundary="dirichlet")
+    one, other = Between(grid, lattice), Between(grid, lattice.points)
+    torch.testing.assert_close(one(field), other(field), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(one.gradient(field), other.gradient(field), rtol=1e-4, atol=1e-3)
+
+
+def test_an_evolution_is_learned_from_its_equation_alone() -> None:
+    """A fifth of what an answer errs that stays as it began: initial states alone would not lead there."""
+    problem = Burgers(**{**Burgers.presets["dgno"], "frames": 4, "spacing": 0.25})
+    grid, inputs, outputs = drawn(problem, 33, count=32)
+    recipe = Recipe(epochs=200, batch=32, optimizer="muon", learning_rate=4e-3, weight_decay=0.0)
+    solver = built(problem, grid, recipe, waves=12, code=16)
+    solver.fit(dataset(problem, grid, inputs, 0 * outputs))
+
+    def error(answer: Tensor) -> float:
+        return float(relative_l2(answer.flatten(1, 2), outputs.flatten(1, 2), grid).mean())
+
+    assert error(solver(inputs, grid)) < 0.2 * error(inputs[:, None].expand_as(outputs))
+
+
 @pytest.mark.parametrize("name", ["darcy", "stokes"])
 def test_gradients_that_the_equation_sees_are_those_of_the_answer(name: str) -> None:
     """With factors of walls (product rule), and through potentials."""
@@ -431,7 +465,8 @@ def test_the_objective_vanishes_for_the_solution_and_only_there() -> None:
     inputs = (2 * math.pi**2 * sine[0] * sine[1])[None, None]
 
     def loss(factor: float, **options: object) -> float:
-        def ask(points: Tensor) -> Answer:
+        def ask(places: Places) -> Answer:
+            points = listed(places)
             s, c = torch.sin(math.pi * points), torch.cos(math.pi * points)
             slope = math.pi * torch.stack([c[:, 0] * s[:, 1], s[:, 0] * c[:, 1]], -1)
             return Answer({"potential": factor * s.prod(1)[None]}, {"potential": factor * slope[None]})
@@ -441,10 +476,34 @@ def test_the_objective_vanishes_for_the_solution_and_only_there() -> None:
 
     assert loss(1.0) < 1e-6
     assert loss(1.05) == pytest.approx(0.05**2, rel=0.2)
-    energies = [loss(factor, energy=True) for factor in (0.9, 1.0, 1.1)]
+    energies = [loss(factor, form="energy") for factor in (0.9, 1.0, 1.1)]
     assert energies[1] < min(energies[0], energies[2])
     # -1/2 of source times solution; mean squares over the nodes, walls included, are (32/33)² of the integrals
     assert energies[1] == pytest.approx(-0.5 * (33 / 32) ** 2, rel=0.02)
+
+
+def test_the_dual_norm_of_a_residual_is_the_slope_of_the_error() -> None:
+    """Of Poisson with u = sin sin times a factor: |grad e|² / (s l)², s the source's root mean square pi² (32/33), l 1/4."""
+    problem = Poisson()
+    grid = problem.grid(33)
+    sine = torch.sin(math.pi * grid.mesh())
+    inputs = (2 * math.pi**2 * sine[0] * sine[1])[None, None]
+    physics = Physics(problem, grid, form="dual")
+
+    def loss(factor: float) -> float:
+        def ask(places: Places) -> Answer:
+            assert isinstance(places, Lattice)
+            s, c = torch.sin(math.pi * places.points), torch.cos(math.pi * places.points)
+            slope = math.pi * torch.stack([c[:, 0] * s[:, 1], s[:, 0] * c[:, 1]], -1)
+            return Answer({"potential": factor * s.prod(1)[None]}, {"potential": factor * slope[None]})
+
+        return float(physics.loss(inputs, ask, torch.Generator().manual_seed(0)))
+
+    size = (math.pi**2 * 32 / 33 / 4) ** 2
+    assert loss(1.05) == pytest.approx(0.05**2 * math.pi**2 / 2 / size, rel=1e-3)  # splines of the source: 1e-4 of it
+    assert loss(1.0) < 1e-6 * loss(0.0)
+    with pytest.raises(ValueError, match="obstacle"):
+        Physics(Stokes(), Stokes().grid(17), form="dual")
 
 
 def test_options_of_the_paper_build() -> None:

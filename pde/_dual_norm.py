@@ -1,0 +1,97 @@
+r"""Every weak residual of a box at once, in the norm that is dual to the energy.
+
+.. math:: \|r\|^2 = \sum_k \frac{r_k^2}{\lambda_k},\qquad
+          r_k = \frac{1}{|\Omega|}\int_\Omega F\cdot\nabla\varphi_k + G\,\varphi_k\;dx,\qquad
+          -\Delta\varphi_k = \lambda_k\varphi_k
+
+phi   sines, zero on the walls (waves on periodic axes), of mean square 1: complete among functions that vanish there
+F, G  flux and density of a balance (``_weak_form``)
+
+The error of a candidate's gradient is bounded by this norm from both sides, with constants of the equation; for
+-nu u'' = f the norm is nu times the error's slope. Residuals on small balls see short waves first. An evolution is
+tested in space at each of Gauss' times: the mean over time and the misfit of the beginning bound its error over space
+and time (Lions and Magenes 1972).
+
+Integrals by Gauss's rule, on periodic axes by equal weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ._eigenfunctions import Kind, eigenvalues_of, family
+from ._grid import Axis, Grid
+from ._weak_form import Balance, Lattice
+
+TIMES = 32  # exact for squares of residuals of polynomials up to degree 16 that are multiplied by themselves
+
+
+class DualNorm:
+    """Of the balances of a problem on a box.
+
+    domain   space, and time behind it
+    tested   axes of space
+    waves    test functions an axis
+    nodes    of the rule along each axis of space
+    """
+
+    def __init__(self, domain: Grid, tested: int, *, waves: Sequence[int], nodes: Sequence[int]) -> None:
+        sizes = [*nodes, *[TIMES] * (domain.dim - tested)]
+        rules = [_gauss(axis, size) for axis, size in zip(domain.axes, sizes, strict=True)]
+        self.lattice = Lattice(tuple(points for points, _ in rules))
+        self.tests = [_tests(axis, *rule, count) for axis, rule, count in zip(domain.axes, rules, waves, strict=False)]
+        self.times = rules[-1][1] if domain.dim > tested else torch.ones(1, dtype=torch.float64)
+        total = torch.zeros(())
+        for axis, count in zip(domain.axes, waves, strict=False):
+            total = (total[..., None] + eigenvalues_of(_kind(axis), count) / axis.length**2).contiguous()
+        # a constant on a torus is no error of a gradient: it counts like the longest wave
+        self.levels = total.clamp_min(float(total[total > 0].min()))
+
+    def square(self, balance: Balance) -> Float[Tensor, " batch"]:
+        """||r||^2, of an evolution its mean over time."""
+        shape, tested = self.lattice.shape, len(self.tests)
+        density = balance.density.unflatten(1, shape)
+        total = _tested(density, [values for values, _ in self.tests])
+        for number in range(tested):
+            factors = [slopes if axis == number else values for axis, (values, slopes) in enumerate(self.tests)]
+            total = total + _tested(balance.flux[..., number].unflatten(1, shape), factors)
+        total = total.flatten(1, tested).flatten(2) if len(shape) > tested else total.flatten(1)[..., None]
+        squares = (total.square() / self.levels.flatten().to(total)[:, None]).sum(dim=1)
+        return squares @ self.times.to(total)
+
+
+def _tested(field: Float[Tensor, "batch *node"], factors: Sequence[Tensor]) -> Tensor:
+    """One axis of space after the other from nodes to waves."""
+    for number, factor in enumerate(factors, start=1):
+        field = (field.movedim(number, -1) @ factor.to(field)).movedim(-1, number)
+    return field
+
+
+def _kind(axis: Axis) -> Kind:
+    return "fourier" if axis.periodic else "sine"
+
+
+def _gauss(axis: Axis, count: int) -> tuple[Float[Tensor, " node"], Float[Tensor, " node"]]:
+    """Points of the axis and weights that add to 1."""
+    if axis.periodic:
+        unit, weights = torch.arange(count, dtype=torch.float64) / count, torch.full((count,), 1 / count).double()
+    else:
+        points, parts = np.polynomial.legendre.leggauss(count)
+        unit, weights = torch.from_numpy(points + 1) / 2, torch.from_numpy(parts / 2)
+    return axis.lower + axis.length * unit, weights
+
+
+def _tests(axis: Axis, points: Tensor, weights: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Test functions of mean square 1 times the weights, and their slopes: ``node wave``."""
+    kind, unit = _kind(axis), (points - axis.lower) / axis.length
+    size = torch.full((count,), math.sqrt(2), dtype=torch.float64)
+    if axis.periodic:
+        size[0] = 1.0
+    scaled = weights[:, None] * size
+    return family(kind, count, unit, 0) * scaled, family(kind, count, unit, 1) / axis.length * scaled
