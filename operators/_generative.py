@@ -58,14 +58,8 @@ class Decoders(nn.Module):
         Float[Tensor, "batch function point dim"],
         Float[Tensor, "batch function point dim dim"],
     ]:
-        """Second derivatives too, for potentials: the sweep of the sweep."""
-        directions = torch.eye(points.shape[1], dtype=points.dtype, device=points.device)
-        found = []
-        for decoder in self._all():
-            features, slopes = decoder.sweep(points)
-            bends = [torch.func.jvp(decoder.sweep, (points,), (d.expand_as(points),))[1][1] for d in directions]
-            every = torch.cat([features[..., None], slopes, *bends], dim=-1)  # point feature (1 + dim + dim²)
-            found.append(torch.einsum("bk,pkd->bpd", decoder.coefficients(code), every))
+        """Second derivatives too, for potentials."""
+        found = [torch.einsum("bk,pkd->bpd", d.coefficients(code), d.bends(points)) for d in self._all()]
         dim = points.shape[1]
         values, gradients, curvatures = torch.stack(found, dim=1).split([1, dim, dim * dim], dim=-1)
         return values[..., 0], gradients, curvatures.unflatten(-1, (dim, dim))
@@ -87,11 +81,13 @@ class Components(nn.Module):
 
     @torch.no_grad()
     def start(self, fields: Float[Tensor, "sample *rest"]) -> None:
-        """Fewer samples than entries of the code have fewer components; what is left keeps its random weights."""
+        """Fewer samples than entries of the code have fewer components; what is left keeps its random weights.
+        Components below a thousandth of the first are scaled like that: what is hardly there is rounding.
+        """
         rows = fields.flatten(1).double()
         mean, components = principal_components(lambda: iter(rows.split(BLOCK)), self.line.out_features)
         deviations = ((rows - mean) @ components).std(dim=0, correction=0)
-        scaled = components / deviations
+        scaled = components / deviations.clamp_min(1e-3 * deviations.max())
         self.line.weight[: scaled.shape[1]] = scaled.t().to(self.line.weight)
         self.line.bias.zero_()
         self.line.bias[: scaled.shape[1]] = -(mean @ scaled).to(self.line.bias)

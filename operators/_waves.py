@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..pde import Axis, Grid
+from ..pde._dual_norm import derivatives
 from ..pde._eigenfunctions import Kind, eigenvalues_of, family
 from ..pde._weak_form import Lattice, Places, listed
 from ._branches import Dense
@@ -43,8 +44,13 @@ class Decoder(nn.Module, ABC):
         self, points: Float[Tensor, "point dim"]
     ) -> tuple[Float[Tensor, "point feature"], Float[Tensor, "point feature dim"]]:
         """Features and their derivatives, forward."""
-        found = [torch.func.jvp(self.features, (points,), (d.expand_as(points),)) for d in _directions(points)]
-        return found[0][0], torch.stack([slopes for _, slopes, *_ in found], dim=-1)
+        return derivatives(self.features, points)
+
+    def bends(self, points: Float[Tensor, "point dim"]) -> Float[Tensor, "point feature all"]:
+        """Features, derivatives and second derivatives (1 + dim + dim² numbers): the sweep of the sweep."""
+        features, slopes = self.sweep(points)
+        bent = [torch.func.jvp(self.sweep, (points,), (d.expand_as(points),))[1][1] for d in _directions(points)]
+        return torch.cat([features[..., None], slopes, *bent], dim=-1)
 
     def values(self, code: Float[Tensor, "batch code"], places: Places) -> Float[Tensor, "batch point"]:
         return self.coefficients(code) @ self.features(listed(places)).t()

@@ -43,6 +43,7 @@ from ..training import Preset, Recipe
 from ..training._physics import Form as PhysicsForm
 from ..training._physics import Physics
 from ._branches import Activation, Convolutional, Dense, Flat
+from ._declared import Declared
 from ._generative import Components, Decoders, Generative, Medium
 from ._generative_solver import GenerativeSolver, Weights
 from ._prior import Law, Prior
@@ -142,8 +143,8 @@ def build(
 ) -> GenerativeSolver:
     """A DGNO for this problem and grid; its answer is served on any grid.
 
-    trunk               multionet (published); waves: eigenfunctions of the Laplacian; auto: waves where there is no
-                        obstacle
+    trunk               multionet (published); waves: eigenfunctions of the Laplacian, or functions that the problem
+                        declares (stokes); auto: waves
     waves               an axis of space (waves); 0: 16 in two dimensions, 48 in one, 8 in three
     width               W, neurons of every layer of branches and trunks
     layers              L, layers of both
@@ -179,10 +180,12 @@ def build(
             "helmholtz, poisson, stokes."
         )
     medium, evolves = Medium(problem.phases), problem.signature.evolves
-    if form == "auto":
-        form = "energy" if minimises(problem) else "dual" if evolves else "primal"
+    known = problem.functions(waves or 16)
     if trunk == "auto":
-        trunk = "multionet" if problem.potentials else "waves"
+        trunk = "multionet" if problem.potentials and not known else "waves"
+    if form == "auto":
+        every = evolves or (bool(known) and trunk == "waves")
+        form = "energy" if minimises(problem) else "dual" if every else "primal"
     _check(problem, medium, posterior=posterior, prior=prior, form=form, flux=flux, bounded=bounded)
     if min(width, layers, code) < 1 or waves < 0:
         raise ValueError(
@@ -194,7 +197,7 @@ def build(
     # squares of slopes are waves up to twice as short, which centres of cells integrate exactly
     resolved = trunk == "waves" and not medium.phases and number < min(grid.shape)
     asked: PhysicsForm = "balls" if form in ("mixed", "primal") else form  # type: ignore[assignment]
-    physics = Physics(problem, grid, balls=balls, form=asked, fixed=resolved, **options)  # type: ignore[arg-type]
+    physics = Physics(problem, grid, balls=balls, form=asked, waves=number, fixed=resolved, **options)  # type: ignore[arg-type]
     where = Positions(physics.domain, harmonics)
     shared: dict[str, Any] = {
         **{"branch": [width] * layers, "trunk": [width] * layers, "last": last, "positions": where},
@@ -212,6 +215,14 @@ def build(
         branch: dict[str, Any] = {"waves": number, "hidden": [2 * width] * 2, "gain": gain}
         return Decoders([wave_decoder(physics.domain, code, walls=walls, **branch) for _ in range(count)])
 
+    def outputs() -> Decoders:
+        """Of the potentials, where outputs derive from some."""
+        if trunk == "multionet" or not known:
+            return decoders(len(problem.potentials) or len(problem.signature.outputs), walls=walls)
+        rule = problem.quadrature()
+        names = problem.potentials or [channel.name for channel in problem.signature.outputs]
+        return Decoders([Declared(known[name], *rule, code, [2 * width] * 2, stay=physics.stay) for name in names])
+
     c_in, variational = len(problem.signature.inputs), posterior == "variational"
     mixed, every = form == "mixed", flux == "phases" or (flux == "auto" and bool(medium.phases))
     fluxes = len(physics.scales(torch.ones(1, c_in, *grid.shape))) * grid.dim * (len(medium.phases) if every else 1)
@@ -219,7 +230,7 @@ def build(
     network = Generative(
         _reader(encoder, c_in, grid, numbers_of("hidden", hidden), numbers_of("channels", channels), code, variational),
         inputs=decoders(0 if evolves else c_in * medium.logits, gain=GAIN if medium.phases else 1.0),
-        outputs=decoders(len(problem.potentials) or len(problem.signature.outputs), walls=walls),
+        outputs=outputs(),
         fluxes=decoders(fluxes if mixed else 0, smooth=False),
         bounded=bounded,
         variational=variational,

@@ -18,7 +18,8 @@ Integrals by Gauss's rule, on periodic axes by equal weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -27,12 +28,24 @@ from torch import Tensor
 
 from ._eigenfunctions import Kind, eigenvalues_of, family
 from ._grid import Axis, Grid
-from ._weak_form import Balance, Lattice
+from ._weak_form import Balance, Lattice, Places
 
 TIMES = 32  # exact for squares of residuals of polynomials up to degree 16 that are multiplied by themselves
 
+LEAST = 1e-10  # of the squares of nearly dependent functions, in double precision
 
-class DualNorm:
+
+class DualNorm(ABC):
+    """Where balances are asked for, and what they come to."""
+
+    places: Places
+
+    @abstractmethod
+    def square(self, balance: Balance) -> Float[Tensor, " batch"]:
+        """||r||², of an evolution its mean over time."""
+
+
+class BoxNorm(DualNorm):
     """Of the balances of a problem on a box.
 
     domain   space, and time behind it
@@ -44,7 +57,7 @@ class DualNorm:
     def __init__(self, domain: Grid, tested: int, *, waves: Sequence[int], nodes: Sequence[int]) -> None:
         sizes = [*nodes, *[TIMES] * (domain.dim - tested)]
         rules = [_gauss(axis, size) for axis, size in zip(domain.axes, sizes, strict=True)]
-        self.lattice = Lattice(tuple(points for points, _ in rules))
+        self.places = Lattice(tuple(points for points, _ in rules))
         self.tests = [_tests(axis, *rule, count) for axis, rule, count in zip(domain.axes, rules, waves, strict=False)]
         self.times = rules[-1][1] if domain.dim > tested else torch.ones(1, dtype=torch.float64)
         total = torch.zeros(())
@@ -54,8 +67,8 @@ class DualNorm:
         self.levels = total.clamp_min(float(total[total > 0].min()))
 
     def square(self, balance: Balance) -> Float[Tensor, " batch"]:
-        """||r||^2, of an evolution its mean over time."""
-        shape, tested = self.lattice.shape, len(self.tests)
+        assert isinstance(self.places, Lattice)
+        shape, tested = self.places.shape, len(self.tests)
         density = balance.density.unflatten(1, shape)
         total = _tested(density, [values for values, _ in self.tests])
         for number in range(tested):
@@ -64,6 +77,48 @@ class DualNorm:
         total = total.flatten(1, tested).flatten(2) if len(shape) > tested else total.flatten(1)[..., None]
         squares = (total.square() / self.levels.flatten().to(total)[:, None]).sum(dim=1)
         return squares @ self.times.to(total)
+
+
+class TestedNorm(DualNorm):
+    r"""Of a domain that is no box, with functions v that the problem declares: :math:`r^T M^{-1} r` with
+    :math:`M_{kl} = \int\nabla v_k\cdot\nabla v_l`, the same norm of what these functions span.
+
+    points, weights   a rule of quadrature
+    tests             points -> ``point function``
+    """
+
+    def __init__(
+        self,
+        points: Float[Tensor, "point dim"],
+        weights: Float[Tensor, " point"],
+        tests: Callable[[Tensor], Float[Tensor, "point function"]],
+    ) -> None:
+        self.places: Tensor = points.float()
+        values, slopes = derivatives(tests, points)
+        share = weights / weights.sum()
+        basis = whitened(slopes.movedim(-1, 0).flatten(0, 1), share.repeat(points.shape[1]))
+        self.values = (share[:, None] * (values @ basis)).float()
+        self.slopes = (share[:, None, None] * torch.einsum("pfd,fk->pdk", slopes, basis)).float()
+
+    def square(self, balance: Balance) -> Float[Tensor, " batch"]:
+        tested = torch.einsum("bpd,pdk->bk", balance.flux, self.slopes.to(balance.flux))
+        return (tested + balance.density @ self.values.to(balance.density)).square().sum(dim=1)
+
+
+def derivatives(functions: Callable[[Tensor], Tensor], points: Tensor) -> tuple[Tensor, Tensor]:
+    """Values ``point function`` and slopes ``point function dim``, forwards."""
+    directions = torch.eye(points.shape[1], dtype=points.dtype, device=points.device)
+    found = [torch.func.jvp(functions, (points,), (d.expand_as(points),)) for d in directions]
+    return found[0][0], torch.stack([slopes for _, slopes, *_ in found], dim=-1)
+
+
+def whitened(rows: Float[Tensor, "row function"], weights: Float[Tensor, " row"]) -> Float[Tensor, "function kept"]:
+    """Combinations that are orthonormal in the weighted sum; those with less than ``LEAST`` of the largest go."""
+    gram = rows.t() @ (weights[:, None] * rows)
+    size = gram.diagonal().clamp_min(1e-300).sqrt()
+    values, vectors = torch.linalg.eigh(gram / size[:, None] / size)
+    kept = values > LEAST * values[-1]
+    return vectors[:, kept] / size[:, None] / values[kept].sqrt()
 
 
 def _tested(field: Float[Tensor, "batch *node"], factors: Sequence[Tensor]) -> Tensor:

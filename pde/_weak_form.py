@@ -31,7 +31,7 @@ from __future__ import annotations
 import functools
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -260,6 +260,16 @@ class Balance:
     density: Float[Tensor, "batch point"]
 
 
+@dataclass(frozen=True)
+class Functions:
+    """``call``: points -> ``point function``, differentiable forwards; ``order`` of the derivatives whose squares the
+    natural norm of their sum integrates (0 for a pressure, 2 for a stream function).
+    """
+
+    call: Callable[[Float[Tensor, "point dim"]], Float[Tensor, "point function"]]
+    order: int
+
+
 class WithWeakForm(ABC):
     """For problems whose solutions balance fluxes and densities on every ball of the domain.
 
@@ -293,6 +303,20 @@ class WithWeakForm(ABC):
         dim dim`` of the potentials.
         """
         raise NotImplementedError(f"{type(self).__name__} names no potentials.")
+
+    def functions(self, waves: int) -> Mapping[str, Functions]:
+        """Functions that outputs (or potentials) are to be sums of, by name, where the problem knows some that satisfy
+        its conditions; about ``waves`` an axis.
+        """
+        return {}
+
+    def tests(self, waves: int) -> Callable[[Float[Tensor, "point dim"]], Float[Tensor, "point function"]]:
+        """Functions that vanish where the solution is held, to test declared ``functions`` by."""
+        raise NotImplementedError(f"{type(self).__name__} declares no functions of its own.")
+
+    def quadrature(self) -> tuple[Float[Tensor, "point dim"], Float[Tensor, " point"]]:
+        """Points and weights that integrate over the domain, where it is no box."""
+        raise NotImplementedError(f"{type(self).__name__} declares no functions of its own.")
 
     def energy(self, candidate: Candidate) -> Float[Tensor, "batch point"] | None:
         """The density whose integral the solution makes smallest among functions with its boundary values, where there

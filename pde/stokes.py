@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -31,11 +31,12 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from torch import Generator, Tensor
 
+from ._channel_functions import Channel as ChannelFunctions
 from ._finite_elements import TaylorHood
 from ._grid import Axis, Grid
 from ._problem import Channel, Problem, Setup, Signature
 from ._solver import Solver, check_fields
-from ._weak_form import Balance, Candidate, WithWeakForm, root_mean_squares
+from ._weak_form import Balance, Candidate, Functions, WithWeakForm, root_mean_squares
 
 if TYPE_CHECKING:
     from skfem import MeshTri2
@@ -137,6 +138,45 @@ class Stokes(Problem, WithWeakForm):
         slope, bend = gradients["stream"], curvatures["stream"]
         outputs = {"u": slope[..., 1], "v": -slope[..., 0], "p": values["p"]}
         return outputs, {"u": bend[..., 1, :], "v": -bend[..., 0, :], "p": gradients["p"]}
+
+    def functions(self, waves: int) -> Mapping[str, Functions]:
+        """Streams that come in and go around the cylinder, and what vanishes on it, walls and inlet with its slopes;
+        the pressure is free. What leaves is left to the weak form, whose natural condition it is.
+        """
+        where, across, rings = self._channel, max(2, 3 * waves // 4), max(2, waves // 2)
+
+        def stream(points: Tensor) -> Tensor:
+            inner = where.waves(points, waves, across) * where.held(points) ** 2
+            around = where.rings(points, rings, rings, power=2)
+            return torch.cat([where.streams(points, across), where.core(points), inner, around], dim=1)
+
+        def pressure(points: Tensor) -> Tensor:
+            coarse = max(2, rings // 2)
+            around = where.rings(points, coarse, coarse, power=0)
+            return torch.cat([where.waves(points, across, rings), around], dim=1)
+
+        return {"stream": Functions(stream, 2), "p": Functions(pressure, 0)}
+
+    def tests(self, waves: int) -> Callable[[Tensor], Tensor]:
+        where, more, rings = self._channel, round(1.4 * waves), waves // 2 + 1
+
+        def forces(points: Tensor) -> Tensor:
+            inner = where.waves(points, more, max(2, 2 * more // 3)) * where.held(points)
+            return torch.cat([inner, where.rings(points, rings, rings, power=1)], dim=1)
+
+        return forces
+
+    def quadrature(self) -> tuple[Float[Tensor, "point 2"], Float[Tensor, " point"]]:
+        """Of degree 4 in the triangles of the reference's mesh, 6 elements along a side."""
+        from skfem import Basis, ElementTriP2
+
+        basis = Basis(channel(self, 6), ElementTriP2(), intorder=4)
+        points = torch.from_numpy(np.array(basis.global_coordinates()).reshape(2, -1).T.copy())
+        return points, torch.from_numpy(basis.dx.reshape(-1).copy())
+
+    @property
+    def _channel(self) -> ChannelFunctions:
+        return ChannelFunctions(self.length, (self.centre_x, self.centre_y), self.radius)
 
     def clear(self, centres: Tensor, radii: Tensor) -> Bool[Tensor, " ball"]:
         middle = centres.new_tensor([self.centre_x, self.centre_y])

@@ -30,7 +30,7 @@ from scipy.interpolate import CubicSpline
 from torch import Generator, Tensor
 
 from ..pde import Axis, Grid, Problem
-from ..pde._dual_norm import DualNorm
+from ..pde._dual_norm import BoxNorm, DualNorm, TestedNorm
 from ..pde._weak_form import (
     Balance,
     BallRule,
@@ -50,7 +50,7 @@ from ..pde._weak_form import (
 )
 
 STRATA = 4096  # points of an energy at most, as many an axis
-TESTED = 0.75  # test functions of a dual norm for each node of its rule along an axis
+TESTED, NODES = 1.5, 2.5  # test functions of a dual norm and nodes of its rule for each wave of an answer, an axis
 
 Form = Literal["balls", "energy", "dual"]
 
@@ -78,6 +78,7 @@ class Physics:
     edges    points a step where conditions are asked for
     power    p
     form     residuals on ``balls``, the problem's ``energy``, or the ``dual`` norm of all residuals
+    waves    an axis that the dual norm is to test
     fixed    the energy at the centres of the cells: no noise, for inputs and answers that the grid resolves
     """
 
@@ -93,6 +94,7 @@ class Physics:
         edges: int = 100,
         power: float = 1.0,
         form: Form = "balls",
+        waves: int = 16,
         fixed: bool = False,
     ) -> None:
         if not isinstance(problem, WithWeakForm):
@@ -104,7 +106,7 @@ class Physics:
             raise ValueError(f"There is at least 1 ball and 1 point on the boundary a step, got {balls} and {edges}.")
         self.problem, self.grid, self.balls, self.edges, self.power = problem, grid, balls, edges, power
         self.posed: Problem = problem
-        self.form, self.fixed = form, fixed
+        self.form, self.fixed, self.waves = form, fixed, waves
         if form == "energy" and not minimises(problem):
             raise ValueError(f"{problem.name} minimises no energy; use its weak residuals (form primal or mixed).")
         self.domain = problem.weak_domain(grid)
@@ -113,6 +115,10 @@ class Physics:
         self.radii = [radius * width for radius in radii]
         check_radii(self.domain, grid.dim, self.radii)
         self.dual = self._dual_norm() if form == "dual" else None
+        self.stay: list[Tensor] = []  # points that are the same in every step
+        if isinstance(self.dual, TestedNorm):
+            edge = problem.boundary_points(edges, grid, generator=torch.Generator().manual_seed(0)).float()
+            self.stay = [self.dual.places, edge]
         self.length = sum(axis.length for axis in self.domain.axes[: grid.dim]) / grid.dim / 4
 
     def loss(self, inputs: Float[Tensor, "batch channel *space"], ask: Ask, generator: Generator) -> Tensor:
@@ -147,16 +153,18 @@ class Physics:
         return density.mean(dim=1) / (scale * size)
 
     def _dual_norm(self) -> DualNorm:
-        most = round(STRATA ** (1 / self.domain.dim))
-        nodes = [min(most, axis.size) for axis in self.grid.axes]
-        norm = DualNorm(self.domain, self.grid.dim, waves=[math.ceil(TESTED * count) for count in nodes], nodes=nodes)
-        points = norm.lattice.points
+        if self.problem.functions(1):
+            return TestedNorm(*self.problem.quadrature(), self.problem.tests(self.waves))
+        tests, nodes = (math.ceil(ratio * self.waves) for ratio in (TESTED, NODES))
+        dim = self.grid.dim
+        norm = BoxNorm(self.domain, dim, waves=[tests] * dim, nodes=[nodes] * dim)
+        points = listed(norm.places)
         if not bool(self.problem.clear(points, points.new_zeros(len(points))).all()):
-            raise ValueError(f"The dual norm is one of boxes, and {self.posed.name} has an obstacle: use form primal.")
+            raise ValueError(f"{self.posed.name} has an obstacle and declares no functions around it: use form primal.")
         return norm
 
     def _dual(self, norm: DualNorm, inputs: Tensor, ask: Ask) -> Tensor:
-        points = norm.lattice.to(inputs)
+        points = norm.places.to(inputs)
         scales = self.scales(inputs)
         balances = self.problem.balances(self.candidate(inputs, points, ask(points)))
         parts = [norm.square(balance) / (scales[name] * self.length) ** 2 for name, balance in balances.items()]
@@ -164,7 +172,9 @@ class Physics:
 
     def conditions(self, inputs: Tensor, ask: Ask, generator: Generator) -> Tensor:
         """Mean squares of what the boundary asks for, one value a sample."""
-        points = self.problem.boundary_points(self.edges, self.grid, generator=generator).to(inputs)
+        points = (
+            self.stay[1] if self.stay else self.problem.boundary_points(self.edges, self.grid, generator=generator)
+        ).to(inputs)
         total = inputs.new_zeros(len(inputs))
         if len(points):
             for residual in self.problem.conditions(self.candidate(inputs, points, ask(points))).values():
