@@ -90,7 +90,11 @@ class Entry:
 
 
 _SQUARE = {"augment": True}
-_WAVES = {"burgers": {"waves": 32}}
+# what the cases of dgno have of their own: options, and recipe
+_OWN: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+    "burgers": ({"waves": 32}, {}),
+    "stokes": ({"code": 32, "hidden": "128"}, {"optimizer": "adamw", "learning_rate": 2e-3, "batch": 50}),
+}
 # each by the best of four settings of optimizer, batch and rate, 30 s on other samples of smooth media (relative L2,
 # best and worst: multionet 0.022, 0.045; deeponet 0.068, 0.086; fno 0.039, 0.063)
 _RIVAL = {"equation": 1.0, "labels": 0, "optimizer": "muon", "batch": 100, "learning_rate": 2e-3, "weight_decay": 0.0}
@@ -148,10 +152,11 @@ class Watch(Callback):
 
 
 def trained(case: Case, entry: Entry, grid: Grid, blank: Dataset, seconds: float, seed: int) -> tuple[Any, Any]:
-    train = {**entry.train, **(_SQUARE if isinstance(case.problem, Darcy) else {})}
+    own, recipe_of_its_own = _OWN.get(case.problem.name, ({}, {})) if entry.model == "dgno" else ({}, {})
+    train = {**entry.train, **recipe_of_its_own, **(_SQUARE if isinstance(case.problem, Darcy) else {})}
     recipe = Recipe(epochs=1_000_000, seed=seed, validate_every=1_000_000, **train)  # the seconds end it
     torch.manual_seed(seed)
-    options = {**entry.options, **(_WAVES.get(case.problem.name, {}) if entry.model == "dgno" else {})}
+    options = {**entry.options, **own}
     solver: LearnedSolver = find_model(entry.model).build(case.problem, grid, recipe=recipe, **options)
     if isinstance(solver, NetworkSolver):
         solver.problem, solver.symmetries = case.problem, symmetries_of(case.problem, solver.working)

@@ -16,17 +16,39 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..pde._dual_norm import derivatives, whitened
-from ..pde._weak_form import Functions
+from ..pde._weak_form import Call, Carried, Functions
 from ._waves import Decoder, Straight
 
 
-class Declared(Decoder):
-    """``points`` and ``weights`` integrate over the domain; ``hidden``: widths of the branch's layers.
-
-    stay   points that will be asked for again and again, as these very tensors: what is known there is kept
+class Span:
+    """Functions times a basis, with their derivatives; ``stay``: points that are asked for again and again, as these
+    very tensors: what is known there is kept.
     """
 
-    basis: Tensor  # function feature
+    def __init__(self, call: Call, basis: Float[Tensor, "function feature"], stay: Sequence[Tensor] = ()) -> None:
+        self.call, self.basis = call, basis
+        self._kept = [(points, self._bends(points)) for points in stay]
+
+    def __call__(self, points: Float[Tensor, "point dim"]) -> Float[Tensor, "point feature"]:
+        return (self.call(points.double()) @ self.basis.to(points.device)).to(points)
+
+    def bends(self, points: Float[Tensor, "point dim"]) -> Float[Tensor, "point feature all"]:
+        """Values, slopes and second derivatives."""
+        for known, bends in self._kept:
+            if points is known:
+                return bends
+        return self._bends(points)
+
+    def _bends(self, points: Tensor) -> Float[Tensor, "point feature all"]:
+        where = points.double()
+        values, slopes = derivatives(self.call, where)
+        every = torch.cat([values[..., None], slopes, bent(self.call, where)], dim=-1)
+        found = torch.einsum("pfd,fk->kpd", every, self.basis.to(points.device)).to(points)
+        return found.contiguous().transpose(0, 1)  # the feature outermost, as products with coefficients want it
+
+
+class Declared(Decoder):
+    """``points`` and ``weights`` integrate over the domain; ``hidden``: widths of the branch's layers."""
 
     def __init__(
         self,
@@ -39,22 +61,18 @@ class Declared(Decoder):
         stay: Sequence[Tensor] = (),
     ) -> None:
         super().__init__()
-        self.functions = functions
-        rows = functions.call(points)[..., None]
-        for order in range(functions.order):
-            rows = _bent(functions, points) if order == 1 else derivatives(functions.call, points)[1]
+        rows = (_itself, _sloped, bent)[functions.order](functions.call, points)
         share = (weights / weights.sum()).repeat(rows.shape[-1])
-        self.register_buffer("basis", whitened(rows.movedim(-1, 0).flatten(0, 1), share), persistent=False)
-        self.network = Straight([code, *hidden, self.basis.shape[1]])
+        self.span = Span(functions.call, whitened(rows.movedim(-1, 0).flatten(0, 1), share), stay)
+        self.network = Straight([code, *hidden, self.span.basis.shape[1]])
         for parameter in self.network.line.parameters():  # a flow of random functions has a residual of a thousand
             nn.init.zeros_(parameter)
-        self._kept = [(points, self._bends(points)) for points in stay]
 
     def coefficients(self, code: Float[Tensor, "batch code"]) -> Float[Tensor, "batch feature"]:
         return self.network(code)
 
     def features(self, points: Float[Tensor, "point dim"]) -> Float[Tensor, "point feature"]:
-        return (self.functions.call(points.double()) @ self.basis.double()).to(points)
+        return self.span(points)
 
     def sweep(
         self, points: Float[Tensor, "point dim"]
@@ -63,24 +81,37 @@ class Declared(Decoder):
         return every[..., 0], every[..., 1 : 1 + dim]
 
     def bends(self, points: Float[Tensor, "point dim"]) -> Float[Tensor, "point feature all"]:
-        for known, bends in self._kept:
-            if points is known:
-                return bends
-        return self._bends(points)
-
-    def _bends(self, points: Tensor) -> Float[Tensor, "point feature all"]:
-        where = points.double()
-        values, slopes = derivatives(self.functions.call, where)
-        every = torch.cat([values[..., None], slopes, _bent(self.functions, where)], dim=-1)
-        found = torch.einsum("pfd,fk->kpd", every, self.basis.double()).to(points)
-        return found.contiguous().transpose(0, 1)  # the feature outermost, as products with coefficients want it
+        return self.span.bends(points)
 
 
-def _bent(functions: Functions, points: Tensor) -> Float[Tensor, "point function all"]:
+def _itself(call: Call, points: Tensor) -> Float[Tensor, "point function one"]:
+    return call(points)[..., None]
+
+
+def _sloped(call: Call, points: Tensor) -> Float[Tensor, "point function dim"]:
+    return derivatives(call, points)[1]
+
+
+def bent(call: Call, points: Tensor) -> Float[Tensor, "point function all"]:
     """Second derivatives, one direction after the other."""
     directions = torch.eye(points.shape[1], dtype=points.dtype, device=points.device)
 
     def slopes(where: Tensor) -> Tensor:
-        return derivatives(functions.call, where)[1]
+        return derivatives(call, where)[1]
 
     return torch.cat([torch.func.jvp(slopes, (points,), (d.expand_as(points),))[1] for d in directions], dim=-1)
+
+
+class Carrier:
+    """What the input itself brings into an output."""
+
+    def __init__(self, carried: Carried, stay: Sequence[Tensor] = ()) -> None:
+        self.sensors, self.weights = carried.sensors.float(), carried.weights.float()
+        identity = torch.eye(len(carried.weights), dtype=torch.float64)
+        self.span = Span(carried.call, identity, stay)
+
+    def bends(
+        self, inputs: Float[Tensor, "batch sensor"], points: Float[Tensor, "point dim"]
+    ) -> Float[Tensor, "batch point all"]:
+        """Value, slopes and second derivatives, from the input at the sensors."""
+        return torch.einsum("bk,pkd->bpd", inputs @ self.weights.to(inputs).t(), self.span.bends(points))

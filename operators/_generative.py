@@ -60,9 +60,13 @@ class Decoders(nn.Module):
     ]:
         """Second derivatives too, for potentials."""
         found = [torch.einsum("bk,pkd->bpd", d.coefficients(code), d.bends(points)) for d in self._all()]
-        dim = points.shape[1]
-        values, gradients, curvatures = torch.stack(found, dim=1).split([1, dim, dim * dim], dim=-1)
-        return values[..., 0], gradients, curvatures.unflatten(-1, (dim, dim))
+        return opened(torch.stack(found, dim=1), points.shape[1])
+
+
+def opened(every: Float[Tensor, "*batch all"], dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Values, gradients and second derivatives out of 1 + dim + dim² numbers."""
+    values, gradients, curvatures = every.split([1, dim, dim * dim], dim=-1)
+    return values[..., 0], gradients, curvatures.unflatten(-1, (dim, dim))
 
 
 class Components(nn.Module):

@@ -26,7 +26,8 @@ from ..training import Budget, Callback, History, ModuleSolver, Normalizer, Reci
 from ..training._loop import Trainer
 from ..training._physics import Answer, Physics
 from ..training._windows import Windows
-from ._generative import Envelope, Generative, Medium, enveloped, picked
+from ._declared import Carrier
+from ._generative import Envelope, Generative, Medium, enveloped, opened, picked
 from ._generative_start import measure, settle
 from ._latent import PHASES, WithLatent
 from ._prior import Prior, standard_normal
@@ -56,6 +57,7 @@ class GenerativeSolver(ModuleSolver, WithLatent):
 
     physics   the objective without labels, of the training grid
     envelope  factors that build boundary conditions in, by name of the output, where decoders do not do so themselves
+    carriers  what the decoded input brings into a potential by itself, by name
     flux      ``none`` (primal form), ``one`` for all phases, or one for each of ``phases``
     """
 
@@ -70,13 +72,14 @@ class GenerativeSolver(ModuleSolver, WithLatent):
         weights: Weights,
         flux: str,
         envelope: Envelope,
+        carriers: Mapping[str, Carrier] | None = None,
         symmetries: Sequence[Symmetry] = (),
     ) -> None:
         assert isinstance(problem, WithWeakForm)
         _refuse_unused(recipe)
         self.problem, self.signature, self.grid, self.recipe = problem, problem.signature, physics.grid, recipe
         self.physics, self.weights, self.flux, self.symmetries = physics, weights, flux, tuple(symmetries)
-        self.envelope = envelope
+        self.envelope, self.carriers = envelope, dict(carriers or {})
         self.medium = Medium(problem.phases)
         channels = len(self.signature.inputs)
         inputs = Normalizer(channels, self.grid.shape, recipe.normalise)
@@ -167,6 +170,11 @@ class GenerativeSolver(ModuleSolver, WithLatent):
             {name: size * part[:, number] for number, (name, size) in enumerate(zip(*self._sized(), strict=True))}
             for part in raw
         ]
+        for name, carrier in self.carriers.items():
+            given = self._input_means(bounded, carrier.sensors.to(points))[:, 0]
+            brought = opened(carrier.bends(given, points), points.shape[1])
+            for part, more in zip(sized, brought, strict=True):
+                part[name] = part[name] + more
         return self.problem.from_potentials(*sized)
 
     def _sized(self) -> tuple[list[str], Tensor]:

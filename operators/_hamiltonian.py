@@ -7,7 +7,8 @@ m, L    centre and a factor of the covariance, one a posterior: from the mode an
         frame as wide as their distance), drawn towards the former by as many notional states as dimensions
 step    one a posterior, by dual averaging of the acceptance (target 0.8) over its chains and transitions
 path    leapfrog steps until about pi/2 in q, by which a Gaussian forgets its start, times a uniform factor in
-        [0.6, 1.4] so that no orbit closes; all posteriors take as many as the one with the smallest step needs
+        [0.6, 1.4] so that no orbit closes; all posteriors take as many as the one with the median step needs (while
+        steps adapt, the smallest of ten is a third of what it settles at)
 
 All chains of all posteriors share each evaluation. A sampler of one chain at a time (NUTS as libraries have it) would
 evaluate a network latent by latent: see ``docs/inverse.md`` for what that costs.
@@ -133,7 +134,7 @@ class _Walk:
         """One transition of every chain: mean acceptance and number of divergences, one a posterior."""
         momentum = torch.randn(self.q.shape, generator=self.generator, dtype=torch.float64)
         jitter = 0.6 + 0.8 * float(torch.rand((), generator=self.generator))
-        count = max(1, min(MOST_STEPS, round(jitter * PATH / float(self.step.min()))))
+        count = max(1, min(MOST_STEPS, round(jitter * PATH / float(self.step.median()))))
         before = self.log_density - 0.5 * momentum.square().sum(dim=-1)
         q, p, value, slope = self._leapfrog(momentum, count)
         change = value - 0.5 * p.square().sum(dim=-1) - before

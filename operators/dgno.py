@@ -43,7 +43,7 @@ from ..training import Preset, Recipe
 from ..training._physics import Form as PhysicsForm
 from ..training._physics import Physics
 from ._branches import Activation, Convolutional, Dense, Flat
-from ._declared import Declared
+from ._declared import Carrier, Declared
 from ._generative import Components, Decoders, Generative, Medium
 from ._generative_solver import GenerativeSolver, Weights
 from ._prior import Law, Prior
@@ -245,6 +245,11 @@ def build(
             inputs=inputs_weight, equation=equation_weight, labels=labels_weight, divergence=divergence_weight
         ),
         envelope=problem.envelope if trunk == "multionet" else _free,
+        carriers={
+            name: Carrier(functions.carried, physics.stay)
+            for name, functions in (known if trunk == "waves" else {}).items()
+            if functions.carried is not None
+        },
         flux="none" if not mixed else "phases" if every else "one",
         symmetries=symmetries_of(problem, grid),
     )

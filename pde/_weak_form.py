@@ -260,14 +260,30 @@ class Balance:
     density: Float[Tensor, "batch point"]
 
 
+Call = Callable[[Float[Tensor, "point dim"]], Float[Tensor, "point _"]]  # differentiable forwards
+
+
 @dataclass(frozen=True)
-class Functions:
-    """``call``: points -> ``point function``, differentiable forwards; ``order`` of the derivatives whose squares the
-    natural norm of their sum integrates (0 for a pressure, 2 for a stream function).
+class Carried:
+    """Functions that carry an input into an output: their coefficients are ``weights`` times the first input at
+    ``sensors``.
     """
 
-    call: Callable[[Float[Tensor, "point dim"]], Float[Tensor, "point function"]]
+    call: Call
+    sensors: Float[Tensor, "sensor dim"]
+    weights: Float[Tensor, "function sensor"]
+
+
+@dataclass(frozen=True)
+class Functions:
+    """What an output may be: what is ``carried`` and a sum of functions ``call``: points -> ``point function``.
+
+    order   of the derivatives whose squares the natural norm integrates (0 for a pressure, 2 for a stream function)
+    """
+
+    call: Call
     order: int
+    carried: Carried | None = None
 
 
 class WithWeakForm(ABC):
@@ -310,7 +326,7 @@ class WithWeakForm(ABC):
         """
         return {}
 
-    def tests(self, waves: int) -> Callable[[Float[Tensor, "point dim"]], Float[Tensor, "point function"]]:
+    def tests(self, waves: int) -> Call:
         """Functions that vanish where the solution is held, to test declared ``functions`` by."""
         raise NotImplementedError(f"{type(self).__name__} declares no functions of its own.")
 
