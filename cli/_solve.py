@@ -151,9 +151,9 @@ def summary(run: Run, folder: Path) -> str:
         told = [f"{name} {m['relative_l2'].mean:.4g}" if m else f"{name} failed" for name, m in scores.items()]
         lines.append(f"  {what}: " + ", ".join(told))
     if run.classical is not None and run.classical.note:
-        lines.append(
-            f"  Speed at equal accuracy: {run.classical.equal_accuracy:.3g} times classical. {run.classical.note}"
-        )
+        gain = run.classical.equal_accuracy
+        ratio = "no classical rung is as accurate" if math.isinf(gain) else f"{gain:.3g} times classical"
+        lines.append(f"  Speed at equal accuracy: {ratio}. {run.classical.note}")
     lines += [line for one in run.inversions for line in inverted(one)]
     lines += [f"Note: {note}" for note in run.notes]
     lines.append(f"Report: {folder / 'report.html'}   record: {folder / 'run.json'}")

@@ -19,7 +19,7 @@ from ..data import Dataset, Source, Splits
 from ..data._files import canonical_json, digest
 from ..data.dataset import as_arrays
 from ..data.generate import BLOCK, draw, pose
-from ..pde import Grid, Problem, SolverError, WithExact
+from ..pde import Grid, Problem, Solver, SolverError, WithExact, WithRemainder
 
 STORED = "stored samples, float32"
 CLOSED_FORM = "closed form, float64"
@@ -44,7 +44,10 @@ class Doubles(Source):
                 return CLOSED_FORM, self.problem.exact(self.inputs, self.grid)
             except ValueError:  # a closed form for other parameters or inputs than these
                 pass
-        solver = self.problem.reference()
+        if isinstance(self.problem, WithRemainder):  # data of a discrete problem are not what its equation says
+            solver: Solver = self.problem.continuum()
+        else:
+            solver = self.problem.reference()
         return REFERENCE, torch.cat([self._solve(solver, i) for i in range(len(self))])
 
     def _solve(self, solver: Callable[[Tensor, Grid], Tensor], i: int) -> Tensor:

@@ -40,8 +40,9 @@ _NO_OPTIONS = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
 _COMMON = {"kappa": 1.0, "iterations": 60, "points": 0, "seed": 0, "windows": 10, "finish": "levenberg"}
 _SAID = """
     kappa        waves of the first layer in units of those of the source and the boundary data
-    iterations   of Levenberg-Marquardt at most (L-BFGS: 30 steps each); of an evolution, in each window
-    points       collocation points at a time; 0: two a weight
+    iterations   of Levenberg-Marquardt at most (L-BFGS: 30 steps each; 0: the last layer alone, which is linear); of an
+                 evolution, in each window
+    points       collocation points at a time; 0: two a weight, eight of the last layer where that is all
     seed         of weights and points
     windows      of time, of an evolution: each has a field of its own that begins where the one before ended
     finish       levenberg: least squares in all weights at once; lbfgs: for more weights than a matrix of them allows

@@ -2,7 +2,8 @@ r"""Values and slopes on faces that hold exactly: u = g + sum of w_q N_q, where 
 
 g is the Boolean sum of blendings along the axes, :math:`1 - \prod_j (1 - P_j)`, where P_j carries what is given on the
 faces of axis j into the box by the polynomials of ``KINDS``. Between the nodes of a face its values are a
-tensor-product spline of degree up to 7 (periodic axes: a trigonometric interpolant). With s from 0 to 1 along the axis:
+tensor-product spline of degree up to 7 (periodic axes, and waves that travel between walls: a trigonometric
+interpolant). With s from 0 to 1 along the axis:
 
 =====================  ==========================================  ================================================
 given                  weights of free functions                   for
@@ -34,10 +35,11 @@ from torch import Tensor, nn
 
 from ..pde import Axis, Condition, Grid
 from ._activations import cosine_of, exponential, sinc, sine
-from ._jet import Jet, joined, seed
+from ._jet import Jet, Pointwise, joined, seed
 
 DEGREE = 7  # of splines: 6 continuous derivatives, order 8
 End = Literal["lower", "upper"]
+Series = Literal["fourier", "sine", "cosine"]
 Change = Callable[[Tensor], Jet]  # factors of waves by their wave numbers
 Given = tuple[End, int]  # an end, the order of the derivative that is given there
 Polynomial = tuple[float, ...]  # in s, ascending
@@ -89,22 +91,23 @@ def _other(end: End) -> End:
 
 
 class AxisBasis(nn.Module):
-    """Interpolants between the nodes of an axis: of waves where it is periodic, else of splines."""
+    """Interpolants between the nodes of an axis: of waves (periodic axes; others where asked for), else of splines."""
 
     knots: Tensor
     to_coefficients: Tensor  # basis node
 
-    def __init__(self, axis: Axis) -> None:
+    def __init__(self, axis: Axis, series: Series | None = None) -> None:
         super().__init__()
-        self.axis = axis
-        self.degree = 0 if axis.periodic else min(DEGREE, axis.size - 1)
-        knots, matrix = _trigonometric(axis) if axis.periodic else _spline(axis, self.degree)
+        self.axis, self.degree = axis, min(DEGREE, axis.size - 1)
+        self.waves, turn, made = _SERIES["fourier" if axis.periodic else series]
+        self.turn = turn / axis.length
+        knots, matrix = made(axis)
         self.register_buffer("knots", torch.from_numpy(knots))
         self.register_buffer("to_coefficients", torch.from_numpy(matrix))
 
     def forward(self, x: Jet, change: Change | None = None) -> tuple[Jet, Tensor]:
         """The basis functions that are not zero at each point, and which they are, ``point basis``."""
-        return self._waves(x, change) if self.axis.periodic else self._pieces(x)
+        return self._waves(x, change) if self.waves else self._pieces(x)
 
     def at_end(self, end: End, order: int) -> Float[Tensor, " node"]:
         """Weights of the nodes for the value (the slope) of the interpolant at an end."""
@@ -113,11 +116,11 @@ class AxisBasis(nn.Module):
         return basis.orders[order, 0] @ self.to_coefficients[which[0]]
 
     def _waves(self, x: Jet, change: Change | None) -> tuple[Jet, Tensor]:
-        k = (2 * math.pi / self.axis.length) * self.knots
+        k = self.turn * self.knots
         angles = (x + -self.axis.lower) * k
-        basis = joined([angles.through(cosine_of), angles.through(sine(1.0))])
+        basis = joined([angles.through(wave) for wave in self.waves])
         if change is not None:
-            basis = basis * change(k.repeat(2))
+            basis = basis * change(k.repeat(len(self.waves)))
         count = basis.orders.shape[-1]
         return basis, torch.arange(count, device=self.knots.device).expand(basis.orders.shape[1], count)
 
@@ -142,7 +145,7 @@ def _shifted(jet: Jet, by: int) -> Jet:
 def interpolated(bases: Sequence[AxisBasis], at: Sequence[Jet], values: Tensor, change: Change | None = None) -> Jet:
     """The interpolant of nodal values, one or two axes; one channel.
 
-    change   what the waves of a periodic axis have become by the time of each point
+    change   what the waves of the first axis have become by the time of each point
     """
     first, which = bases[0](at[0], change)
     coefficients = torch.tensordot(bases[0].to_coefficients, values, dims=1)
@@ -154,9 +157,9 @@ def interpolated(bases: Sequence[AxisBasis], at: Sequence[Jet], values: Tensor, 
     return (along * second).sum()
 
 
-def _spline(axis: Axis, degree: int) -> tuple[np.ndarray, np.ndarray]:
+def _spline(axis: Axis) -> tuple[np.ndarray, np.ndarray]:
     nodes = axis.coordinates().numpy()
-    spline = make_interp_spline(nodes, np.eye(axis.size), k=degree)
+    spline = make_interp_spline(nodes, np.eye(axis.size), k=min(DEGREE, axis.size - 1))
     return np.ascontiguousarray(spline.t, dtype=float), np.ascontiguousarray(spline.c, dtype=float)
 
 
@@ -169,13 +172,49 @@ def _trigonometric(axis: Axis) -> tuple[np.ndarray, np.ndarray]:
     return waves, np.concatenate([weights * np.cos(angles), weights * np.sin(angles)])
 
 
+def _sines(axis: Axis) -> tuple[np.ndarray, np.ndarray]:
+    """Half waves, and the sine coefficients of each node; those at the ends have none."""
+    n = axis.size - 1
+    waves = np.arange(1.0, n)
+    return waves, np.sin(np.pi * np.outer(waves, np.arange(n + 1)) / n) * (2 / n)
+
+
+def _cosines(axis: Axis) -> tuple[np.ndarray, np.ndarray]:
+    """Half waves, and the cosine coefficients of each node in the middle of its cell."""
+    waves = np.arange(float(axis.size))
+    angles = np.pi * np.outer(waves, np.arange(axis.size) + 0.5) / axis.size
+    return waves, np.cos(angles) * (np.where(waves == 0, 1.0, 2.0)[:, None] / axis.size)
+
+
+_SERIES: Mapping[
+    Series | None, tuple[tuple[Pointwise, ...], float, Callable[[Axis], tuple[np.ndarray, np.ndarray]]]
+] = {
+    None: ((), 0.0, _spline),
+    "fourier": ((cosine_of, sine(1.0)), 2 * math.pi, _trigonometric),
+    "sine": ((sine(1.0),), math.pi, _sines),
+    "cosine": ((cosine_of,), math.pi, _cosines),
+}  # waves, phase of the slowest one across the axis, wave numbers and coefficients of each node
+
+
+def series_of(axis: Axis, conditions: Sequence[Condition]) -> Series | None:
+    """The waves of an axis that is periodic, or whose ends both have no value, or no slope, at the nodes of these."""
+    if axis.periodic:
+        return "fourier"
+    ends = {(condition.end, condition.order) for condition in conditions if not bool(condition.values.any())}
+    for order, placement, waves in ((0, "ends", "sine"), (1, "centres", "cosine")):
+        if {("lower", order), ("upper", order)} <= ends and axis.placement == placement and axis.size > 2:
+            return cast("Series", waves)
+    return None
+
+
 class Lift(nn.Module):
     """What conditions on faces leave free: g, and (weight, where) of each of the network's outputs.
 
     diffusivity   what is given at the beginning of the last axis, time, spreads along periodic axes as heat does: a
                   kink is smooth at once, which no factor of time on a network makes it
-    speed         values and slopes at the beginning travel along a periodic axis, where there is no other of space, as
-                  waves do: short ones turn many times before a factor of time on a network follows the first turn
+    speed         values and slopes at the beginning travel along the axis of space, where there is one, as waves do
+                  that meet themselves (periodic) or walls of one kind: short ones turn many times before a factor of
+                  time on a network follows the first turn
     """
 
     def __init__(
@@ -184,7 +223,10 @@ class Lift(nn.Module):
         super().__init__()
         self.domain, self.diffusivity, self.speed = domain, diffusivity, speed
         self.given = given_on(domain, conditions)
-        self.bases = nn.ModuleList([AxisBasis(axis) for axis in domain.axes])
+        faces = [[c for c in conditions if c.axis == j and speed and domain.dim == 2] for j in range(domain.dim)]
+        self.bases = nn.ModuleList(
+            [AxisBasis(axis, series_of(axis, own)) for axis, own in zip(domain.axes, faces, strict=True)]
+        )
         for condition in conditions:
             values = condition.values.detach().double().squeeze(0)
             self.register_buffer(f"face_{condition.axis}_{condition.end}_{condition.order}", values)

@@ -3,14 +3,14 @@ r"""Fields of space and time solve an evolution, window after window: causal, ea
 .. math:: u = u_k(x) + (t - t_k)\,v_k(x) + w(x)\,(t - t_k)^m N_\theta(x, t),\qquad t_k \le t \le t_{k+1}
 
 with m = 1 (no v; along periodic axes u_k spreads by the equation's own diffusivity), or 2 for equations of second
-order in time (along a periodic axis u_k and v_k travel with the equation's own speed: what two terms in t make of
-short waves, which turn often in a window, no network mends). Beginning and walls hold exactly, periodic axes with all
-derivatives; what is left is the equation at random points of the window, by Levenberg and Marquardt's method in
-double precision (:mod:`._satisfy`: half of the points evenly, half by the residual). u_k is taken from the window
-before at ``NODES`` nodes an axis and interpolated between them. Where m = 1 the network sees it as one coordinate
-more, so that fronts and kinks of the beginning are where it can use them; where m = 2 they leave their place. In time
-a network starts with the waves that the equation gives the beginning, (rms of what the highest time derivative equals
-/ rms of u)^(1/m). Weights begin as those of the window before.
+order in time (along one axis, periodic or between walls of one kind, u_k and v_k travel with the equation's own speed:
+what two terms in t make of short waves, which turn often in a window, no network mends). Beginning and walls hold
+exactly, periodic axes with all derivatives; what is left is the equation at random points of the window, by Levenberg
+and Marquardt's method in double precision (:mod:`._satisfy`: half of the points evenly, half by the residual). u_k is
+taken from the window before at ``NODES`` nodes an axis and interpolated between them. Where m = 1 the network sees it
+as one coordinate more, so that fronts and kinks of the beginning are where it can use them; where m = 2 they leave
+their place. In time a network starts with the waves that the equation gives the beginning, (rms of what the highest
+time derivative equals / rms of u)^(1/m). Weights begin as those of the window before.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from ..pde._solver import check_fields, check_times
 from ._conditions import Lift, given_on
 from ._field import Field, points_of
 from ._jet import seed
-from ._satisfy import ROWS, Finish, Law, System, satisfy
-from ._solve import POOR, Make, MisfitWarning
+from ._satisfy import Finish, Law, System, enough, satisfy
+from ._solve import POOR, Make, MisfitWarning, check_counts
 from ._spectrum import bandwidths
 from ._strong import Strong, strong_form
 
-# nodes of an axis that a window begins on, for so many directions of space: splines between walls, waves on circles
+# nodes of an axis that a window begins on, for so many directions of space: by splines, by waves
 NODES = {1: (1025, 512), 2: (129, 128)}
 PIECE = 8192  # points at a time
 IN_TIME = 9  # nodes of a window in time, for what is given on walls
@@ -53,10 +53,9 @@ class MarchingSolver(Solver):
         self, problem: Problem, grid: Grid, make: Make, *, windows: int, iterations: int, points: int, seed: int,
         finish: Finish = "levenberg",
     ) -> None:  # fmt: skip
-        if windows < 1 or iterations < 1 or points < 0:
-            raise ValueError(
-                f"windows and iterations are at least 1 and points at least 0, got {windows}, {iterations}, {points}."
-            )
+        check_counts(iterations, points)
+        if windows < 1:
+            raise ValueError(f"windows are at least 1, got {windows}.")
         self.problem, self.strong, self.make, self.windows = problem, strong_form(problem), make, windows
         self.iterations, self.points, self.seed, self.finish = iterations, points, seed, finish
         self.misfits: tuple[float, ...] = ()
@@ -98,7 +97,9 @@ class MarchingSolver(Solver):
                 field.network.load_state_dict(fields[-1].network.state_dict())
             misfits.append(self._window(field, steepness(state[0], grid), self.seed + number))
             fields.append(field)
-            grid = grid.at([max(axis.size, NODES[grid.dim][axis.periodic]) for axis in grid.axes])
+            grid = grid.at(
+                [max(axis.size, NODES[grid.dim][axis.periodic or self.strong.order > 1]) for axis in grid.axes]
+            )
             state = state_at(fields, end, grid.coordinates(), self.strong)
         return fields, misfits
 
@@ -119,7 +120,7 @@ class MarchingSolver(Solver):
         return waves + [SLOWEST] * (self.strong.order == 1)
 
     def _window(self, field: Field, density: Tensor, seed: int) -> float:
-        count = self.points or ROWS * sum(p.numel() * (1 + p.is_complex()) for p in field.parameters())
+        count = self.points or enough(field.network, self.iterations)
         points, weights = scattered(field.domain, density, OVER * count, Generator().manual_seed(seed))
         law = Law(points, self.strong.rows, size_of(field, points, weights, self.strong), weights)
         return satisfy(field, [law], iterations=self.iterations, points=count, seed=seed, finish=self.finish)

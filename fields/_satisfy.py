@@ -22,14 +22,14 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from ._field import Field
 from ._jet import Jet, seed
 from ._levenberg import PATIENCE, Damping, descend, linear_part
 
 HELD = 0.1  # share of the points that is kept out
-ROWS = 2  # points a weight
+ROWS, LINEAR = 2, 8  # points a weight; where the last layer alone is sought, which fits more of what lies between
 CHUNK = 512  # points whose rows are made at once
 ROUND = 10  # iterations on one set of points
 STEPS = 30  # of L-BFGS that count as one iteration
@@ -64,17 +64,17 @@ def satisfy(
 ) -> float:  # fmt: skip
     """Leaves the best weights in the field; the relative residual at points kept out.
 
-    iterations   of Levenberg-Marquardt at most; of L-BFGS ``STEPS`` steps each
-    points       of a law at a time; 0: ``ROWS`` a weight
+    iterations   of Levenberg-Marquardt at most; of L-BFGS ``STEPS`` steps each; 0: the last layer alone
+    points       of a law at a time; 0: ``enough``
     target       relative residual at which to stop
     watch        is told the sum of squares and says when to stop
     """
-    if iterations < 1 or points < 0:
-        raise ValueError(f"iterations is at least 1 and points at least 0, got {iterations} and {points}.")
+    if iterations < 0 or points < 0:
+        raise ValueError(f"iterations and points are at least 0, got {iterations} and {points}.")
     if finish not in ("levenberg", "lbfgs"):
         raise ValueError(f"finish is 'levenberg' or 'lbfgs', got {finish!r}.")
     system = System(field, laws)
-    count = points or ROWS * len(system.vector())
+    count = points or enough(field.network, iterations)
     watch = watch or (lambda cost: False)
     generator = Generator().manual_seed(seed)
     held, used = system.parted(generator)
@@ -82,18 +82,19 @@ def satisfy(
     weights[system.last_layer()] = 0.0  # what is not better than nothing is not kept
     candidates = [weights, system.vector()] if not torch.equal(weights, system.vector()) else [weights]
     best, least = min(((w, system.misfit(w, held)) for w in candidates), key=lambda pair: pair[1])
-    weights, done = best, 0
-    while done < iterations and least > target:
+    weights = best
+    for done in range(0, max(iterations, 1), ROUND):
+        if least <= target:
+            break
         draw, some = system.draw(weights, used, count, generator), min(ROUND, iterations - done)
         weights = system.with_last_layer(weights, draw)
-        if finish == "levenberg":
+        if some and finish == "levenberg":
             weights, _ = descend(
                 weights, lambda w: system.rows(w, draw), lambda w: system.jacobian(w, draw),  # noqa: B023 - used at once
                 damping, some, target**2, watch,
             )  # fmt: skip
-        else:
+        elif some:
             weights = quasi_newton(weights, lambda w: system.cost(w, draw), some * STEPS, watch)  # noqa: B023
-        done += ROUND
         misfit = system.misfit(weights, held)
         if misfit < least:
             best, least = weights, misfit
@@ -101,6 +102,12 @@ def satisfy(
             break
     system.put(best)
     return least
+
+
+def enough(network: nn.Module, iterations: int) -> int:
+    """Points for the weights that are sought: all, or those of the last layer."""
+    weights = [p.numel() * (1 + p.is_complex()) for p in network.parameters()]
+    return ROWS * sum(weights) if iterations else LINEAR * sum(weights[-2:])
 
 
 def quasi_newton(weights: Tensor, cost: Callable[[Tensor], Tensor], steps: int, watch: Watch) -> Tensor:

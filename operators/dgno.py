@@ -63,17 +63,11 @@ Flux = Literal["auto", "one", "phases"]
 Posterior = Literal["deterministic", "variational"]
 
 _TRAIN = {"batch": 25, "learning_rate": 1e-3, "weight_decay": 0.0}
+_MUON = {"optimizer": "muon", "learning_rate": 4e-3, "weight_decay": 0.0}
 PRESETS: Mapping[tuple[str, str], Preset | Callable[[Problem], Preset]] = {
     ("quick", "*"): Preset(train={**_TRAIN, "epochs": 100}, seconds=300.0),
-    ("quick", "darcy"): Preset(train={**_TRAIN, "epochs": 100, "augment": True}, seconds=300.0),
-    ("quick", "burgers"): Preset(
-        model={
-            **{"waves": 32, "balls": 60, "radii": "0.02 0.05 0.15", "nodes": 6},
-            **{"inputs_weight": 5.0, "equation_weight": 2.0},
-        },
-        train={**_TRAIN, "epochs": 100},
-        seconds=300.0,
-    ),
+    ("quick", "darcy"): Preset(train={**_MUON, "batch": 50, "epochs": 100, "augment": True}, seconds=300.0),
+    ("quick", "burgers"): Preset(model={"waves": 32}, train={**_MUON, "batch": 32, "epochs": 100}, seconds=300.0),
     ("paper", "darcy"): Preset(
         model={
             **{
@@ -98,7 +92,7 @@ PRESETS: Mapping[tuple[str, str], Preset | Callable[[Problem], Preset]] = {
         model={
             **{"width": 100, "layers": 6, "hidden": "256 128 64", "encoder": "fc", "bounded": True},
             **{"rule": "grid", "nodes": 10, "radii": "0.0001", "power": 0.0, "prior": "box"},
-            **{"inputs_weight": 10.0, "trunk": "multionet"},
+            **{"inputs_weight": 10.0, "trunk": "multionet", "form": "primal"},
         },
         train={
             **{"epochs": 10_000, "batch": 50, "learning_rate": 1e-3, "optimizer": "adam", "weight_decay": 0.0},

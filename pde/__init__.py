@@ -7,7 +7,7 @@ one, random fields, resampling.
 """
 
 from ._coarser_cells import OnCoarserCells, shock_ladder
-from ._equation import Condition, Derivatives, Equation, Term, WithEquation, dirichlet
+from ._equation import Condition, Derivatives, Equation, Term, WithEquation, WithRemainder, dirichlet
 from ._finite_volume import ConservationLaw, FiniteVolumes
 from ._grid import Axis, Grid
 from ._periodic import OnCoarserGrid, PeriodicEvolution, Semilinear, coarse_ladder
@@ -52,6 +52,7 @@ __all__ = [
     "Varied",
     "WithEquation",
     "WithExact",
+    "WithRemainder",
     "WithResidual",
     "WithSymmetries",
     "WithWeakForm",

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ._grid import Grid
+from ._solver import Solver
 
 End = Literal["lower", "upper"]
 Reaction = Callable[[Tensor], Tensor]  # pointwise; differentiable by torch
@@ -123,6 +124,28 @@ class WithEquation(ABC):
 
     def posed(self, inputs: Float[Tensor, "batch channel *space"], grid: Grid, target: Grid) -> Tensor | None:
         """The same instances on another grid, where they are known between the nodes; None where they are not."""
+        return None
+
+
+class WithRemainder(ABC):
+    """For problems whose solution has what no smooth function has, as the jump of what is given on an edge makes it: a
+    part that is known, and a remainder that satisfies a declared strong form.
+    """
+
+    @abstractmethod
+    def known(self, inputs: Float[Tensor, "batch channel *space"], grid: Grid) -> Float[Tensor, "batch *space"]:
+        """The part that is known, at the nodes."""
+
+    @abstractmethod
+    def remainder(self, inputs: Float[Tensor, "batch channel *space"], grid: Grid) -> Equation:
+        """The equation of the solution without that part."""
+
+    @abstractmethod
+    def continuum(self) -> Solver:
+        """The solver that an answer to the equation is judged by, where data are those of a discrete problem."""
+
+    def posed(self, inputs: Float[Tensor, "batch channel *space"], grid: Grid, target: Grid) -> Tensor | None:
+        """As :meth:`WithEquation.posed`."""
         return None
 
 

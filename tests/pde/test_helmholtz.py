@@ -207,3 +207,16 @@ def test_bad_input_is_refused():
 def test_impossible_parameters_are_refused(options, unchecked):
     with pytest.raises(ValueError, match=next(iter(options))):
         Helmholtz(**options)
+
+
+def test_the_source_of_the_remainder_is_what_the_known_part_leaves_of_the_equation() -> None:
+    """By bilinear elements away from the load, where the known part is smooth: waves decay with q = 11 and more, of
+    which these nodes miss (q h)² / 12; 0.1 % were measured, 100 % without the source.
+    """
+    problem = Helmholtz(omega=200.0, spread=6.0)
+    grid = problem.grid(129)
+    speed = problem.sample(1, grid, generator=torch.Generator().manual_seed(4)).double()
+    left = weak_form(problem.omega / speed[:, 0], problem.known(speed, grid), grid, "dispersion") / grid.weights()
+    source = problem.remainder(speed, grid).source
+    inner = (slice(None), slice(1, -1), slice(64, 116))  # y from 0.5 to 0.9
+    assert float((left + source)[inner].norm()) < 0.02 * float(source[inner].norm())
