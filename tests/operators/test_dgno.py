@@ -12,7 +12,7 @@ import torch
 from resolvent.data import Dataset
 from resolvent.evaluation import registry
 from resolvent.operators import dgno
-from resolvent.operators._generative import Decoders, Medium, picked
+from resolvent.operators._generative import Components, Decoders, Medium, picked
 from resolvent.operators._generative_solver import GenerativeSolver
 from resolvent.operators._latent import PHASES
 from resolvent.operators._prior import Prior, standard_normal
@@ -158,6 +158,11 @@ def test_a_problem_with_a_weak_form_is_served(name: str) -> None:
     assert torch.equal(again(inputs, grid), answer)
     if name == "stokes":
         assert bool((answer[:, :, ~problem.fluid(grid)] == 0).all())
+        across = torch.linspace(0.3, 0.7, 5)
+        entering = solver.fields(latent, torch.stack([torch.zeros(5), across], dim=1))
+        # what is decoded comes in, up to 24 sines of a profile that need not vanish at the walls
+        size = float(entering["inflow"].abs().max())
+        torch.testing.assert_close(entering["u"], entering["inflow"], rtol=0, atol=0.05 * size)
 
 
 @pytest.mark.parametrize("form", ["energy", "primal", "mixed"])
@@ -188,6 +193,16 @@ def test_encoders_and_priors_train_and_latents_lead_back(posterior: str, prior: 
     torch.testing.assert_close(fields["coefficient"], 5 + 5 * chances[..., 1])
     hard = solver.draw(latent, solver.nodes, generator=torch.Generator().manual_seed(0))["coefficient"]
     assert set(hard.unique().tolist()) <= {5.0, 10.0}
+
+
+def test_components_that_are_hardly_there_are_not_blown_up_to_the_size_of_others() -> None:
+    torch.manual_seed(0)
+    fields = torch.randn(200, 3) @ torch.diag(torch.tensor([1.0, 1.0, 1e-5])) @ torch.randn(3, 50)
+    reader = Components(50, 3, [8], 3)
+    reader.start(fields[:, None])
+    first, second, third = reader(fields[:, None]).std(dim=0).tolist()
+    assert min(first, second) == pytest.approx(1.0, rel=0.02)
+    assert third < 0.05  # a hundredth of the others' thousandth, times 1000
 
 
 def test_fields_are_differentiable_by_the_latent() -> None:
