@@ -152,8 +152,8 @@ def summary(run: Run, folder: Path) -> str:
         lines.append(f"  {what}: " + ", ".join(told))
     if run.classical is not None and run.classical.note:
         gain = run.classical.equal_accuracy
-        ratio = "no classical rung is as accurate" if math.isinf(gain) else f"{gain:.3g} times classical"
-        lines.append(f"  Speed at equal accuracy: {ratio}. {run.classical.note}")
+        ratio = "" if math.isinf(gain) else f"{gain:.3g} times classical. "
+        lines.append(f"  Speed at equal accuracy: {ratio}{run.classical.note}")
     lines += [line for one in run.inversions for line in inverted(one)]
     lines += [f"Note: {note}" for note in run.notes]
     lines.append(f"Report: {folder / 'report.html'}   record: {folder / 'run.json'}")
