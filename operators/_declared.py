@@ -20,25 +20,35 @@ from ..pde._weak_form import Call, Carried, Functions
 from ._waves import Decoder, Straight
 
 
-class Span:
-    """Functions times a basis, with their derivatives; ``stay``: points that are asked for again and again, as these
-    very tensors: what is known there is kept.
+class Span(nn.Module):
+    """Functions times a basis, with their derivatives. The basis is part of the state: eigenvectors that are computed
+    again elsewhere may have other signs.
+
+    stay   points that are asked for again and again, as these very tensors: what is known there is kept
     """
 
-    def __init__(self, call: Call, basis: Float[Tensor, "function feature"], stay: Sequence[Tensor] = ()) -> None:
-        self.call, self.basis = call, basis
-        self._kept = [(points, self._bends(points)) for points in stay]
+    basis: Float[Tensor, "function feature"]
 
-    def __call__(self, points: Float[Tensor, "point dim"]) -> Float[Tensor, "point feature"]:
+    def __init__(self, call: Call, basis: Float[Tensor, "function feature"], stay: Sequence[Tensor] = ()) -> None:
+        super().__init__()
+        self.call, self.stay = call, tuple(stay)
+        self.register_buffer("basis", basis)
+        self._kept: dict[int, tuple[int, Tensor]] = {}  # place in stay -> (version of the basis, what is known)
+
+    def forward(self, points: Float[Tensor, "point dim"]) -> Float[Tensor, "point feature"]:
         return (self.call(points.double()) @ self.basis.to(points.device)).to(points)
 
     def bends(self, points: Float[Tensor, "point dim"]) -> Float[Tensor, "point feature all"]:
         """Values, slopes and second derivatives."""
-        for known, bends in self._kept:
+        for number, known in enumerate(self.stay):
             if points is known:
-                return bends
+                version, found = self._kept.get(number, (-1, points))
+                if version != self.basis._version:
+                    version, found = self._kept[number] = self.basis._version, self._bends(points)
+                return found
         return self._bends(points)
 
+    @torch.no_grad()
     def _bends(self, points: Tensor) -> Float[Tensor, "point feature all"]:
         where = points.double()
         values, slopes = derivatives(self.call, where)

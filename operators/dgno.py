@@ -157,7 +157,7 @@ def build(
     form                mixed, primal, energy, dual, or auto: energy where the problem minimises one, dual for
                         evolutions, else primal; the published one is mixed for media of phases and primal otherwise
     flux                mixed form: one for all phases, or one for each of the phases; auto: phases where there are some
-    balls               test functions a step
+    balls               test functions a step (primal and mixed form; so radii, rule, nodes and power)
     radii               of their balls, in parts of the domain's width, like '0.02 0.1'; taken in turn
     rule                quadrature of a ball: gauss, or grid (published)
     nodes               of the rule: radii (gauss), or points an axis of the cube (grid)
