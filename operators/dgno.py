@@ -155,7 +155,8 @@ def build(
     posterior           deterministic encoder (published), or variational: reparameterised, with its divergence
     prior               of the code: box (published), gaussian (of the encoded training inputs), or a normalising flow
     form                mixed, primal, energy, dual, or auto: energy where the problem minimises one, dual for
-                        evolutions, else primal; the published one is mixed for media of phases and primal otherwise
+                        evolutions and for waves that the problem declares, else primal; the published one is mixed for
+                        media of phases and primal otherwise
     flux                mixed form: one for all phases, or one for each of the phases; auto: phases where there are some
     balls               test functions a step (primal and mixed form; so radii, rule, nodes and power)
     radii               of their balls, in parts of the domain's width, like '0.02 0.1'; taken in turn

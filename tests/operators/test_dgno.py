@@ -12,7 +12,7 @@ import torch
 from resolvent.data import Dataset
 from resolvent.evaluation import registry
 from resolvent.operators import dgno
-from resolvent.operators._declared import Declared
+from resolvent.operators._declared import Declared, Span
 from resolvent.operators._generative import Components, Decoders, Medium, picked
 from resolvent.operators._generative_solver import GenerativeSolver
 from resolvent.operators._latent import PHASES
@@ -411,6 +411,16 @@ def test_on_a_lattice_decoders_say_what_they_say_point_by_point() -> None:
     one, other = Between(grid, lattice), Between(grid, lattice.points)
     torch.testing.assert_close(one(field), other(field), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(one.gradient(field), other.gradient(field), rtol=1e-4, atol=1e-3)
+
+
+def test_what_is_kept_at_points_that_stay_follows_the_basis() -> None:
+    points = torch.rand(4, 2)
+    span = Span(lambda x: torch.stack([x[:, 0] ** 3, x[:, 0] * x[:, 1]], dim=1), torch.eye(2).double(), [points])
+    first = span.bends(points)
+    assert span.bends(points) is first
+    torch.testing.assert_close(first, span.bends(points.clone()))
+    span.load_state_dict({"basis": 2 * torch.eye(2).double()})
+    torch.testing.assert_close(span.bends(points), 2 * first)
 
 
 def test_an_evolution_is_learned_from_its_equation_alone() -> None:
