@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from ..pde._dual_norm import derivatives, whitened
 from ..pde._weak_form import Call, Carried, Functions
-from ._waves import Decoder, Straight
+from ._waves import Decoder, Straight, regress
 
 
 class Span(nn.Module):
     """Functions times a basis, with their derivatives. The basis is part of the state: eigenvectors that are computed
     again elsewhere may have other signs.
 
-    stay   points that are asked for again and again, as these very tensors: what is known there is kept
+    stay   points that are asked for again and again: what is known there is kept, on the device that asks
     """
 
     basis: Float[Tensor, "function feature"]
@@ -33,7 +33,7 @@ class Span(nn.Module):
         super().__init__()
         self.call, self.stay = call, tuple(stay)
         self.register_buffer("basis", basis)
-        self._kept: dict[int, tuple[int, Tensor]] = {}  # place in stay -> (version of the basis, what is known)
+        self._kept: dict[tuple[int, torch.device], tuple[int, Tensor]] = {}  # version of the basis, what is known
 
     def forward(self, points: Float[Tensor, "point dim"]) -> Float[Tensor, "point feature"]:
         return (self.call(points.double()) @ self.basis.to(points.device)).to(points)
@@ -41,10 +41,11 @@ class Span(nn.Module):
     def bends(self, points: Float[Tensor, "point dim"]) -> Float[Tensor, "point feature all"]:
         """Values, slopes and second derivatives."""
         for number, known in enumerate(self.stay):
-            if points is known:
-                version, found = self._kept.get(number, (-1, points))
+            if points is known or (points.shape == known.shape and torch.equal(points.to(known), known)):
+                version, found = self._kept.get((number, points.device), (-1, points))
                 if version != self.basis._version:
-                    version, found = self._kept[number] = self.basis._version, self._bends(points)
+                    found = self._bends(points)
+                    self._kept[number, points.device] = self.basis._version, found
                 return found
         return self._bends(points)
 
@@ -80,6 +81,15 @@ class Declared(Decoder):
 
     def coefficients(self, code: Float[Tensor, "batch code"]) -> Float[Tensor, "batch feature"]:
         return self.network(code)
+
+    def start(
+        self,
+        codes: Float[Tensor, "sample code"],
+        points: Float[Tensor, "point dim"],
+        values: Float[Tensor, "sample point"],
+    ) -> None:
+        """Begin as the regression of sampled functions on their codes."""
+        regress(self.network, codes, self.features(points), values)
 
     def features(self, points: Float[Tensor, "point dim"]) -> Float[Tensor, "point feature"]:
         return self.span(points)

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..pde._weak_form import WithWeakForm
 from ..training._windows import Windows
 from ._branched import SNAPSHOTS
+from ._declared import Declared
 from ._generative import Components
 from ._waves import Waves
 
@@ -27,7 +28,11 @@ def measure(solver: GenerativeSolver, windows: Windows) -> None:
     solver.module["inputs"].fit(inputs for _, inputs, _ in windows.batches(256))  # type: ignore[operator]
     first = next(iter(windows.batches(ESTIMATED)))[1].double()
     axes = (0, *range(2, first.ndim))
-    solver.module.centre_size.copy_(first.mean(dim=axes))  # type: ignore[operator]
+    centre = first.mean(dim=axes)
+    for number, decoder in enumerate(solver.network.inputs.each):  # a constant may violate what functions satisfy
+        if isinstance(decoder, Declared):
+            centre[number] = 0.0
+    solver.module.centre_size.copy_(centre)  # type: ignore[operator]
     solver.module.spread_size.copy_(first.std(dim=axes).clamp_min(1e-8))  # type: ignore[operator]
     scales = solver.problem.output_scales(first, solver.grid)
     solver.module.outputs_size.copy_(torch.tensor([scales[name] for name in solver._names()]))  # type: ignore[operator]
@@ -59,7 +64,7 @@ def start(solver: GenerativeSolver, inputs: Float[Tensor, "sample channel *space
         values.unbind(dim=1),
         strict=True,
     ):
-        if isinstance(decoder, Waves):
+        if isinstance(decoder, Waves | Declared):
             decoder.start(codes, points, part)
 
 

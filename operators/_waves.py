@@ -136,7 +136,6 @@ class Waves(Decoder):
     def coefficients(self, code: Float[Tensor, "batch code"]) -> Float[Tensor, "batch feature"]:
         return self.network(code) * self.level
 
-    @torch.no_grad()
     def start(
         self,
         codes: Float[Tensor, "sample code"],
@@ -147,13 +146,7 @@ class Waves(Decoder):
 
         Waves that vanish at all points begin with coefficients zero.
         """
-        assert isinstance(self.network, Straight)
-        features = (self.features(points) * self.level).double()
-        wanted = ridge(features, values.double().t()).t()  # sample feature
-        known = torch.cat([codes, torch.ones_like(codes[:, :1])], dim=1).double()
-        weights = ridge(known, wanted)
-        self.network.line.weight.copy_(weights[:-1].t())
-        self.network.line.bias.copy_(weights[-1])
+        regress(self.network, codes, self.features(points) * self.level, values)
 
     def features(self, points: Float[Tensor, "point dim"]) -> Float[Tensor, "point feature"]:
         return self._product([self._along(number, points[:, number], 0) for number in range(len(self.axes))])
@@ -208,6 +201,22 @@ class Waves(Decoder):
         for factor in factors[1:]:
             product = (product[:, :, None] * factor[:, None]).flatten(1)
         return product
+
+
+@torch.no_grad()
+def regress(
+    network: nn.Module,
+    codes: Float[Tensor, "sample code"],
+    features: Float[Tensor, "point feature"],
+    values: Float[Tensor, "sample point"],
+) -> None:
+    """The linear map of a branch becomes the best one for sampled functions."""
+    assert isinstance(network, Straight)
+    wanted = ridge(features.double(), values.double().t()).t()  # sample feature
+    known = torch.cat([codes, torch.ones_like(codes[:, :1])], dim=1).double()
+    weights = ridge(known, wanted)
+    network.line.weight.copy_(weights[:-1].t())
+    network.line.bias.copy_(weights[-1])
 
 
 def ridge(matrix: Float[Tensor, "row column"], wanted: Float[Tensor, "row many"]) -> Float[Tensor, "column many"]:

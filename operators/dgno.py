@@ -31,7 +31,8 @@ functions of position, the same on every grid.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -67,6 +68,11 @@ _MUON = {"optimizer": "muon", "learning_rate": 4e-3, "weight_decay": 0.0}
 PRESETS: Mapping[tuple[str, str], Preset | Callable[[Problem], Preset]] = {
     ("quick", "*"): Preset(train={**_TRAIN, "epochs": 100}, seconds=300.0),
     ("quick", "darcy"): Preset(train={**_MUON, "batch": 50, "epochs": 100, "augment": True}, seconds=300.0),
+    ("quick", "stokes"): Preset(
+        model={"code": 32, "hidden": "128", "inputs_weight": 10.0},
+        train={"optimizer": "adamw", "learning_rate": 2e-3, "weight_decay": 0.0, "batch": 50, "epochs": 60},
+        seconds=300.0,
+    ),
     ("quick", "burgers"): Preset(model={"waves": 32}, train={**_MUON, "batch": 32, "epochs": 100}, seconds=300.0),
     ("paper", "darcy"): Preset(
         model={
@@ -158,7 +164,7 @@ def build(
                         evolutions and for waves that the problem declares, else primal; the published one is mixed for
                         media of phases and primal otherwise
     flux                mixed form: one for all phases, or one for each of the phases; auto: phases where there are some
-    balls               test functions a step (primal and mixed form; so radii, rule, nodes and power)
+    balls               test functions a step (primal and mixed form only; so radii, rule, nodes and power)
     radii               of their balls, in parts of the domain's width, like '0.02 0.1'; taken in turn
     rule                quadrature of a ball: gauss, or grid (published)
     nodes               of the rule: radii (gauss), or points an axis of the cube (grid)
@@ -182,6 +188,9 @@ def build(
         every = evolves or (bool(known) and trunk == "waves")
         form = "energy" if minimises(problem) else "dual" if every else "primal"
     _check(problem, medium, posterior=posterior, prior=prior, form=form, flux=flux, bounded=bounded)
+    of_balls = {"balls": balls, "radii": radii, "rule": rule, "nodes": nodes, "power": power}
+    if form not in ("mixed", "primal"):
+        _refuse_balls(form, of_balls)
     if min(width, layers, code) < 1 or waves < 0:
         raise ValueError(
             f"dgno needs width, layers and code of at least 1 and waves of at least 0; got {width}, {layers}, {code} "
@@ -210,22 +219,22 @@ def build(
         branch: dict[str, Any] = {"waves": number, "hidden": [2 * width] * 2, "gain": gain}
         return Decoders([wave_decoder(physics.domain, code, walls=walls, **branch) for _ in range(count)])
 
-    def outputs() -> Decoders:
-        """Of the potentials, where outputs derive from some."""
-        if trunk == "multionet" or not known:
-            return decoders(len(problem.potentials) or len(problem.signature.outputs), walls=walls)
-        rule = problem.quadrature()
-        names = problem.potentials or [channel.name for channel in problem.signature.outputs]
-        return Decoders([Declared(known[name], *rule, code, [2 * width] * 2, stay=physics.stay) for name in names])
+    def fields(names: Sequence[str], *, walls: bool = False, each: int = 1, gain: float = 1.0) -> Decoders:
+        """Of functions that the problem declares for them, where there are some."""
+        if trunk == "waves" and names and all(name in known for name in names):
+            rule = problem.quadrature()
+            return Decoders([Declared(known[name], *rule, code, [2 * width] * 2, stay=physics.stay) for name in names])
+        return decoders(each * len(names), walls=walls, gain=gain)
 
-    c_in, variational = len(problem.signature.inputs), posterior == "variational"
+    taken, made = ([channel.name for channel in part] for part in (problem.signature.inputs, problem.signature.outputs))
+    c_in, variational = len(taken), posterior == "variational"
     mixed, every = form == "mixed", flux == "phases" or (flux == "auto" and bool(medium.phases))
     fluxes = len(physics.scales(torch.ones(1, c_in, *grid.shape))) * grid.dim * (len(medium.phases) if every else 1)
     walls = bool(problem.envelope(torch.zeros(1, len(physics.domain.axes))))
     network = Generative(
         _reader(encoder, c_in, grid, numbers_of("hidden", hidden), numbers_of("channels", channels), code, variational),
-        inputs=decoders(0 if evolves else c_in * medium.logits, gain=GAIN if medium.phases else 1.0),
-        outputs=outputs(),
+        inputs=fields([] if evolves else taken, each=medium.logits, gain=GAIN if medium.phases else 1.0),
+        outputs=fields(problem.potentials or made, walls=walls),
         fluxes=decoders(fluxes if mixed else 0, smooth=False),
         bounded=bounded,
         variational=variational,
@@ -277,6 +286,15 @@ def _fractions(words: str) -> list[float]:
         return [float(word) for word in words.split()]
     except ValueError:
         raise ValueError(f"radii is a list of numbers like '0.02 0.1', got {words!r}.") from None
+
+
+def _refuse_balls(form: Form, given: Mapping[str, Any]) -> None:
+    for name, value in given.items():
+        if value != inspect.signature(build).parameters[name].default:
+            raise ValueError(
+                f"{name} is an option of the balls that form primal or mixed tests on; form {form} takes all residuals "
+                f"at once. Leave --model.{name} out, or use --model.form primal."
+            )
 
 
 def _check(

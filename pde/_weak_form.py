@@ -276,7 +276,7 @@ class Carried:
 
 @dataclass(frozen=True)
 class Functions:
-    """What an output may be: what is ``carried`` and a sum of functions ``call``: points -> ``point function``.
+    """What a field may be: what is ``carried`` and a sum of functions ``call``: points -> ``point function``.
 
     order   of the derivatives whose squares the natural norm integrates (0 for a pressure, 2 for a stream function)
     """
@@ -321,8 +321,8 @@ class WithWeakForm(ABC):
         raise NotImplementedError(f"{type(self).__name__} names no potentials.")
 
     def functions(self, waves: int) -> Mapping[str, Functions]:
-        """Functions that outputs (or potentials) are to be sums of, by name, where the problem knows some that satisfy
-        its conditions; about ``waves`` an axis.
+        """Functions that all outputs (or potentials), and inputs, are to be sums of, by name, where the problem knows
+        some that satisfy its conditions; about ``waves`` an axis.
         """
         return {}
 

@@ -142,7 +142,8 @@ class Stokes(Problem, WithWeakForm):
 
     def functions(self, waves: int) -> Mapping[str, Functions]:
         """Streams that come in and go around the cylinder, and what vanishes on it, walls and inlet with its slopes;
-        the pressure is free. What leaves is left to the weak form, whose natural condition it is.
+        the pressure is free. What leaves is left to the weak form, whose natural condition it is. The inflow vanishes
+        at the walls.
         """
         where, across, rings = self._channel, max(2, 3 * waves // 4), max(2, waves // 2)
 
@@ -156,15 +157,15 @@ class Stokes(Problem, WithWeakForm):
             around = where.rings(points, coarse, coarse, power=0)
             return torch.cat([where.waves(points, across, rings), around], dim=1)
 
-        return {"stream": Functions(stream, 2, self._inflow()), "p": Functions(pressure, 0)}
+        inflow = Functions(lambda points: _sines(points[:, 1]), 0)
+        return {"stream": Functions(stream, 2, self._inflow()), "p": Functions(pressure, 0), "inflow": inflow}
 
     def _inflow(self) -> Carried:
         """Its sine series, by Gauss' rule across the inlet."""
         where = self._channel
         nodes, weights = (torch.from_numpy(part) / 2 for part in np.polynomial.legendre.leggauss(2 * ENTERING))
         sensors = torch.stack([torch.zeros_like(nodes), nodes + 0.5], dim=1)
-        sines = torch.sin(math.pi * torch.arange(1, ENTERING + 1)[:, None] * sensors[:, 1])
-        return Carried(lambda points: where.streams(points, ENTERING), sensors, 2 * weights * sines)
+        return Carried(lambda points: where.streams(points, ENTERING), sensors, 2 * weights * _sines(sensors[:, 1]).t())
 
     def tests(self, waves: int) -> Call:
         where, more, rings = self._channel, round(1.4 * waves), waves // 2 + 1
@@ -249,6 +250,10 @@ class Response(Solver):
         profile = _profile(inputs, grid)
         response = _response(self.problem, self.elements, grid)
         return torch.einsum("by,ycij->bcij", profile.to("cpu", torch.float64), response).to(inputs)
+
+
+def _sines(y: Float[Tensor, " point"]) -> Float[Tensor, "point sine"]:
+    return torch.sin(math.pi * y[:, None] * torch.arange(1, ENTERING + 1, device=y.device))
 
 
 def _profile(inputs: Tensor, grid: Grid) -> Float[Tensor, "batch y"]:
