@@ -5,7 +5,8 @@ r"""Decoders whose trunk is known: the eigenfunctions of the Laplacian between t
 
 sines where a function vanishes on the walls, cosines where it is free there, both on a torus; along an axis of time 1
 and t times Legendre polynomials, so that the first alone is the beginning; products of them on several axes; logits of
-phases are ``gain`` times as large. s is 1, and 1/2 where there is time, for fronts.
+phases are ``gain`` times as large. s is 1, and 1/2 where there is time, for fronts. For lambda stands the problem's
+``stiffness``, so that waves near a resonance are large.
 
 With the factor, coefficients of order one give a solution of order one for a rough source, so that an objective of
 energy is nearly round in them; features of a trained trunk are correlated, and its steps are as much slower. Measured
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -119,6 +120,7 @@ class Waves(Decoder):
         *,
         gain: float = 1.0,
         smoothness: float = 1.0,
+        stiffness: Callable[[Tensor], Tensor] = lambda squares: squares,
     ) -> None:
         super().__init__()
         self.axes = tuple((axis.lower, axis.length) for axis in grid.axes)
@@ -130,6 +132,7 @@ class Waves(Decoder):
         total = torch.zeros(())
         for values in eigenvalues:
             total = (total[..., None] + values).contiguous()
+        total = stiffness(total)
         first = total[total > 0].min()
         self.register_buffer("level", (gain / (1 + total / first) ** smoothness).flatten().float(), persistent=False)
 
@@ -240,7 +243,15 @@ def _kind(axis: Axis, *, walls: bool) -> Kind:
 
 
 def wave_decoder(
-    domain: Grid, code: int, *, walls: bool, waves: int, hidden: Sequence[int], times: int = 16, gain: float = 1.0
+    domain: Grid,
+    code: int,
+    *,
+    walls: bool,
+    waves: int,
+    hidden: Sequence[int],
+    times: int = 16,
+    gain: float = 1.0,
+    stiffness: Callable[[Tensor], Tensor] = lambda squares: squares,
 ) -> Waves:
     """``waves`` an axis of space, ``times`` polynomials; the branch has layers of widths ``hidden``."""
     kinds = kinds_of(domain, walls=walls)
@@ -252,4 +263,5 @@ def wave_decoder(
         Straight([code, *hidden, math.prod(counts)]),
         gain=gain,
         smoothness=0.5 if "growth" in kinds else 1.0,
+        stiffness=stiffness,
     )

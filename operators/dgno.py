@@ -32,6 +32,8 @@ functions of position, the same on every grid.
 from __future__ import annotations
 
 import inspect
+import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -72,6 +74,9 @@ PRESETS: Mapping[tuple[str, str], Preset | Callable[[Problem], Preset]] = {
         model={"code": 32, "hidden": "128", "inputs_weight": 10.0},
         train={"optimizer": "adamw", "learning_rate": 2e-3, "weight_decay": 0.0, "batch": 50, "epochs": 60},
         seconds=300.0,
+    ),
+    ("quick", "helmholtz"): Preset(
+        model={"waves": 32, "code": 64, "hidden": "128"}, train={**_MUON, "batch": 50, "epochs": 200}, seconds=300.0
     ),
     ("quick", "burgers"): Preset(model={"waves": 32}, train={**_MUON, "batch": 32, "epochs": 100}, seconds=300.0),
     ("paper", "darcy"): Preset(
@@ -145,7 +150,8 @@ def build(
 
     trunk               multionet (published); waves: eigenfunctions of the Laplacian, or functions that the problem
                         declares (stokes); auto: waves
-    waves               an axis of space (waves); 0: 16 in two dimensions, 48 in one, 8 in three
+    waves               an axis of space (waves); 0: 16 in two dimensions, 48 in one, 8 in three, or as often that as
+                        waves that travel need (helmholtz)
     width               W, neurons of every layer of branches and trunks
     layers              L, layers of both
     last                layers in the mean, counted from the last; 0: all but the first
@@ -161,8 +167,8 @@ def build(
     posterior           deterministic encoder (published), or variational: reparameterised, with its divergence
     prior               of the code: box (published), gaussian (of the encoded training inputs), or a normalising flow
     form                mixed, primal, energy, dual, or auto: energy where the problem minimises one, dual for
-                        evolutions and for waves that the problem declares, else primal; the published one is mixed for
-                        media of phases and primal otherwise
+                        evolutions, for waves that the problem declares and where walls feed (helmholtz), else primal;
+                        the published one is mixed for media of phases and primal otherwise
     flux                mixed form: one for all phases, or one for each of the phases; auto: phases where there are some
     balls               test functions a step (primal and mixed form only; so radii, rule, nodes and power)
     radii               of their balls, in parts of the domain's width, like '0.02 0.1'; taken in turn
@@ -185,7 +191,7 @@ def build(
     if trunk == "auto":
         trunk = "multionet" if problem.potentials and not known else "waves"
     if form == "auto":
-        every = evolves or (bool(known) and trunk == "waves")
+        every = evolves or (trunk == "waves" and (bool(known) or bool(problem.fed([1] * grid.dim))))
         form = "energy" if minimises(problem) else "dual" if every else "primal"
     _check(problem, medium, posterior=posterior, prior=prior, form=form, flux=flux, bounded=bounded)
     of_balls = {"balls": balls, "radii": radii, "rule": rule, "nodes": nodes, "power": power}
@@ -197,7 +203,12 @@ def build(
             f"and {waves}."
         )
     options = {"radii": _fractions(radii), "rule": rule, "nodes": nodes, "edges": edges, "power": power}
-    number = waves or {1: 48, 2: 16}.get(grid.dim, 8)
+    number = waves or _waves(problem, grid)
+    if trunk == "waves" and not _short_enough(problem, grid, number):
+        raise ValueError(
+            f"{number} waves an axis are longer than those that travel in {problem.name}: leave --model.waves out, or "
+            f"use {_waves(problem, grid)}."
+        )
     # squares of slopes are waves up to twice as short, which centres of cells integrate exactly
     resolved = trunk == "waves" and not medium.phases and number < min(grid.shape)
     asked: PhysicsForm = "balls" if form in ("mixed", "primal") else form  # type: ignore[assignment]
@@ -213,18 +224,18 @@ def build(
         nn.init.constant_(made.weight, START)
         return Products(made)
 
-    def decoders(count: int, *, walls: bool = False, smooth: bool = True, gain: float = 1.0) -> Decoders:
+    def decoders(count: int, *, smooth: bool = True, **waved: Any) -> Decoders:
         if trunk == "multionet" or not smooth:
             return Decoders([multionet() for _ in range(count)])
-        branch: dict[str, Any] = {"waves": number, "hidden": [2 * width] * 2, "gain": gain}
-        return Decoders([wave_decoder(physics.domain, code, walls=walls, **branch) for _ in range(count)])
+        waved = {"walls": False, "waves": number, "hidden": [2 * width] * 2, **waved}
+        return Decoders([wave_decoder(physics.domain, code, **waved) for _ in range(count)])
 
-    def fields(names: Sequence[str], *, walls: bool = False, each: int = 1, gain: float = 1.0) -> Decoders:
+    def fields(names: Sequence[str], *, each: int = 1, **waved: Any) -> Decoders:
         """Of functions that the problem declares for them, where there are some."""
         if trunk == "waves" and names and all(name in known for name in names):
             rule = problem.quadrature()
             return Decoders([Declared(known[name], *rule, code, [2 * width] * 2, stay=physics.stay) for name in names])
-        return decoders(each * len(names), walls=walls, gain=gain)
+        return decoders(each * len(names), **waved)
 
     taken, made = ([channel.name for channel in part] for part in (problem.signature.inputs, problem.signature.outputs))
     c_in, variational = len(taken), posterior == "variational"
@@ -234,7 +245,7 @@ def build(
     network = Generative(
         _reader(encoder, c_in, grid, numbers_of("hidden", hidden), numbers_of("channels", channels), code, variational),
         inputs=fields([] if evolves else taken, each=medium.logits, gain=GAIN if medium.phases else 1.0),
-        outputs=fields(problem.potentials or made, walls=walls),
+        outputs=fields(problem.potentials or made, walls=walls, stiffness=problem.stiffness),
         fluxes=decoders(fluxes if mixed else 0, smooth=False),
         bounded=bounded,
         variational=variational,
@@ -286,6 +297,19 @@ def _fractions(words: str) -> list[float]:
         return [float(word) for word in words.split()]
     except ValueError:
         raise ValueError(f"radii is a list of numbers like '0.02 0.1', got {words!r}.") from None
+
+
+def _waves(problem: WithWeakForm, grid: Grid) -> int:
+    """The usual number, or as often that as the equation needs."""
+    usual = {1: 48, 2: 16}.get(grid.dim, 8)
+    return next(number for number in itertools.count(usual, usual) if _short_enough(problem, grid, number))
+
+
+def _short_enough(problem: WithWeakForm, grid: Grid, number: int) -> bool:
+    """The shortest wave is stiffer than the longest: resonances lie between."""
+    shortest = (math.pi * number / max(axis.length for axis in grid.axes)) ** 2
+    last, first = problem.stiffness(torch.tensor([shortest, 0.0], dtype=torch.float64)).tolist()
+    return bool(last > first)
 
 
 def _refuse_balls(form: Form, given: Mapping[str, Any]) -> None:

@@ -4,8 +4,12 @@ r"""Every weak residual of a box at once, in the norm that is dual to the energy
           r_k = \frac{1}{|\Omega|}\int_\Omega F\cdot\nabla\varphi_k + G\,\varphi_k\;dx,\qquad
           -\Delta\varphi_k = \lambda_k\varphi_k
 
-phi   sines, zero on the walls (waves on periodic axes), of mean square 1: complete among functions that vanish there
+phi   sines, zero on the walls (waves on periodic axes; cosines between Neumann walls, where r loses what these feed
+      in), of mean square 1: complete among functions that vanish there
 F, G  flux and density of a balance (``_weak_form``)
+
+The error of a solution of -Delta u - s u = f has (lambda - s)² / lambda in place of lambda: waves that resonate make
+small residuals of large errors. So a problem may say its own ``stiffness`` for lambda, whose square over lambda it is.
 
 The error of a candidate's gradient is bounded by this norm from both sides, with constants of the equation; for
 -nu u'' = f the norm is nu times the error's slope. Residuals on small balls see short waves first. An evolution is
@@ -19,7 +23,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -41,7 +46,7 @@ class DualNorm(ABC):
     places: Places
 
     @abstractmethod
-    def square(self, balance: Balance) -> Float[Tensor, " batch"]:
+    def square(self, balance: Balance, name: str = "") -> Float[Tensor, " batch"]:
         """||r||², of an evolution its mean over time."""
 
 
@@ -52,21 +57,37 @@ class BoxNorm(DualNorm):
     tested   axes of space
     waves    test functions an axis
     nodes    of the rule along each axis of space
+    fed      by Neumann walls, by name of the balance; {}: tests vanish there
+    stiffness   of the equation
     """
 
-    def __init__(self, domain: Grid, tested: int, *, waves: Sequence[int], nodes: Sequence[int]) -> None:
+    def __init__(
+        self,
+        domain: Grid,
+        tested: int,
+        *,
+        waves: Sequence[int],
+        nodes: Sequence[int],
+        fed: Mapping[str, Tensor] = MappingProxyType({}),
+        stiffness: Callable[[Tensor], Tensor] = lambda squares: squares,
+    ) -> None:
         sizes = [*nodes, *[TIMES] * (domain.dim - tested)]
         rules = [_gauss(axis, size) for axis, size in zip(domain.axes, sizes, strict=True)]
         self.places = Lattice(tuple(points for points, _ in rules))
-        self.tests = [_tests(axis, *rule, count) for axis, rule, count in zip(domain.axes, rules, waves, strict=False)]
+        kinds = [_kind(axis, free=bool(fed)) for axis in domain.axes[:tested]]
+        self.tests = [_tests(*several) for several in zip(domain.axes, rules, kinds, waves, strict=False)]
         self.times = rules[-1][1] if domain.dim > tested else torch.ones(1, dtype=torch.float64)
         total = torch.zeros(())
-        for axis, count in zip(domain.axes, waves, strict=False):
-            total = (total[..., None] + eigenvalues_of(_kind(axis), count) / axis.length**2).contiguous()
-        # a constant on a torus is no error of a gradient: it counts like the longest wave
-        self.levels = total.clamp_min(float(total[total > 0].min()))
+        size = torch.ones((), dtype=torch.float64)
+        for axis, kind, count in zip(domain.axes, kinds, waves, strict=False):
+            total = (total[..., None] + eigenvalues_of(kind, count) / axis.length**2).contiguous()
+            size = size[..., None] * _sizes(kind, count) / axis.length
+        # a constant is no error of a gradient: it counts like the longest wave
+        total = total.clamp_min(float(total[total > 0].min()))
+        self.levels = stiffness(total).square() / total
+        self.fed = {name: size * load for name, load in fed.items()}
 
-    def square(self, balance: Balance) -> Float[Tensor, " batch"]:
+    def square(self, balance: Balance, name: str = "") -> Float[Tensor, " batch"]:
         assert isinstance(self.places, Lattice)
         shape, tested = self.places.shape, len(self.tests)
         density = balance.density.unflatten(1, shape)
@@ -74,6 +95,8 @@ class BoxNorm(DualNorm):
         for number in range(tested):
             factors = [slopes if axis == number else values for axis, (values, slopes) in enumerate(self.tests)]
             total = total + _tested(balance.flux[..., number].unflatten(1, shape), factors)
+        if name in self.fed:
+            total = total - self.fed[name].to(total)
         total = total.flatten(1, tested).flatten(2) if len(shape) > tested else total.flatten(1)[..., None]
         squares = (total.square() / self.levels.flatten().to(total)[:, None]).sum(dim=1)
         return squares @ self.times.to(total)
@@ -100,7 +123,7 @@ class TestedNorm(DualNorm):
         self.values = (share[:, None] * (values @ basis)).float()
         self.slopes = (share[:, None, None] * torch.einsum("pfd,fk->pdk", slopes, basis)).float()
 
-    def square(self, balance: Balance) -> Float[Tensor, " batch"]:
+    def square(self, balance: Balance, name: str = "") -> Float[Tensor, " batch"]:
         tested = torch.einsum("bpd,pdk->bk", balance.flux, self.slopes.to(balance.flux))
         return (tested + balance.density @ self.values.to(balance.density)).square().sum(dim=1)
 
@@ -128,8 +151,18 @@ def _tested(field: Float[Tensor, "batch *node"], factors: Sequence[Tensor]) -> T
     return field
 
 
-def _kind(axis: Axis) -> Kind:
-    return "fourier" if axis.periodic else "sine"
+def _kind(axis: Axis, *, free: bool) -> Kind:
+    if axis.periodic:
+        return "fourier"
+    return "cosine" if free and axis.boundary == ("neumann", "neumann") else "sine"
+
+
+def _sizes(kind: Kind, count: int) -> Float[Tensor, " wave"]:
+    """That make mean squares 1."""
+    sizes = torch.full((count,), math.sqrt(2), dtype=torch.float64)
+    if kind != "sine":
+        sizes[0] = 1.0
+    return sizes
 
 
 def _gauss(axis: Axis, count: int) -> tuple[Float[Tensor, " node"], Float[Tensor, " node"]]:
@@ -142,11 +175,8 @@ def _gauss(axis: Axis, count: int) -> tuple[Float[Tensor, " node"], Float[Tensor
     return axis.lower + axis.length * unit, weights
 
 
-def _tests(axis: Axis, points: Tensor, weights: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _tests(axis: Axis, rule: tuple[Tensor, Tensor], kind: Kind, count: int) -> tuple[Tensor, Tensor]:
     """Test functions of mean square 1 times the weights, and their slopes: ``node wave``."""
-    kind, unit = _kind(axis), (points - axis.lower) / axis.length
-    size = torch.full((count,), math.sqrt(2), dtype=torch.float64)
-    if axis.periodic:
-        size[0] = 1.0
-    scaled = weights[:, None] * size
+    points, weights = rule
+    unit, scaled = (points - axis.lower) / axis.length, weights[:, None] * _sizes(kind, count)
     return family(kind, count, unit, 0) * scaled, family(kind, count, unit, 1) / axis.length * scaled

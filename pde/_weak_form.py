@@ -340,6 +340,18 @@ class WithWeakForm(ABC):
         """
         return None
 
+    def fed(self, waves: Sequence[int]) -> Mapping[str, Float[Tensor, "*wave"]]:
+        """What Neumann walls feed into each balance by its test functions there, products of cosines n pi x of unit
+        maximum, so many an axis; {} where test functions vanish on the walls, and ``conditions`` say what holds there.
+        """
+        return {}
+
+    def stiffness(self, squares: Tensor) -> Tensor:
+        """What the equation makes of a wave with this squared wave number, about and positive: residuals and answers
+        are levelled by it.
+        """
+        return squares
+
     def weak_domain(self, grid: Grid) -> Grid:
         """Space, and after it time where the problem evolves; its nodes do not matter."""
         return grid

@@ -56,6 +56,7 @@ LEAST = 6.0  # below, waves of bilinear elements are more than 5 % too short, an
 FINE = 60.0  # nodes a wavelength of the solution that others of the equation itself are judged by
 SHORT = 1.2  # cosines of the load so many times shorter than waves at its ends do not travel
 TERMS = 8192  # cosines of the load: those left out change u by at most 1e-5, at the two ends of the load
+NEAR = 0.02  # by so much of k² a wave is taken to miss its resonance at least
 WINDOW = (0.35, 0.65)  # the part of the top edge that is driven [m]
 CORNERS = tuple(itertools.product((0, 1), repeat=2))
 
@@ -164,6 +165,18 @@ class Helmholtz(Problem, WithRemainder, WithResidual, WithWeakForm):
         return {
             "wave": Balance(candidate.gradients["amplitude"], -wavenumber.square() * candidate.outputs["amplitude"])
         }
+
+    def fed(self, waves: Sequence[int]) -> Mapping[str, Tensor]:
+        """The window of the top edge, where cosines along y are 1 and -1 in turn."""
+        along, across = waves
+        loads = _load(0.0)[1][:along]
+        loads[1:] /= 2
+        return {"wave": loads[:, None] * (-1.0) ** torch.arange(across, dtype=torch.float64)}
+
+    def stiffness(self, squares: Tensor) -> Tensor:
+        """Less k² of the mean speed; the rest of a wave that resonates is what the speed's deviations leave of it."""
+        travelling = (self.omega / self.mean) ** 2
+        return (squares - travelling).abs().clamp_min(NEAR * travelling)
 
     def balance_scales(self, inputs: Tensor, grid: Grid) -> Mapping[str, Tensor]:
         """As the part of the edge that is driven gives it to the box."""

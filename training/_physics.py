@@ -21,7 +21,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -157,7 +157,8 @@ class Physics:
             return TestedNorm(*self.problem.quadrature(), self.problem.tests(self.waves))
         tests, nodes = (math.ceil(ratio * self.waves) for ratio in (TESTED, NODES))
         dim = self.grid.dim
-        norm = BoxNorm(self.domain, dim, waves=[tests] * dim, nodes=[nodes] * dim)
+        options: dict[str, Any] = {"fed": self.problem.fed([tests] * dim), "stiffness": self.problem.stiffness}
+        norm = BoxNorm(self.domain, dim, waves=[tests] * dim, nodes=[nodes] * dim, **options)
         points = listed(norm.places)
         if not bool(self.problem.clear(points, points.new_zeros(len(points))).all()):
             raise ValueError(f"{self.posed.name} has an obstacle and declares no functions around it: use form primal.")
@@ -167,11 +168,13 @@ class Physics:
         points = norm.places.to(inputs)
         scales = self.scales(inputs)
         balances = self.problem.balances(self.candidate(inputs, points, ask(points)))
-        parts = [norm.square(balance) / (scales[name] * self.length) ** 2 for name, balance in balances.items()]
+        parts = [norm.square(balance, name) / (scales[name] * self.length) ** 2 for name, balance in balances.items()]
         return torch.stack(parts).sum(dim=0)
 
     def conditions(self, inputs: Tensor, ask: Ask, generator: Generator) -> Tensor:
         """Mean squares of what the boundary asks for, one value a sample."""
+        if isinstance(self.dual, BoxNorm) and self.dual.fed:  # it is asked for already
+            return inputs.new_zeros(len(inputs))
         points = (
             self.stay[1] if self.stay else self.problem.boundary_points(self.edges, self.grid, generator=generator)
         ).to(inputs)

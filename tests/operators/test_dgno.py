@@ -24,6 +24,7 @@ from resolvent.pde import Grid, Problem
 from resolvent.pde._weak_form import Functions, Lattice, Places, listed
 from resolvent.pde.burgers import Burgers
 from resolvent.pde.darcy import Darcy
+from resolvent.pde.helmholtz import Helmholtz
 from resolvent.pde.poisson import Poisson
 from resolvent.pde.stokes import Stokes
 from resolvent.training import Recipe, relative_l2
@@ -122,6 +123,20 @@ def test_the_equation_alone_finds_the_solution() -> None:
     inputs = weights * (sine[0] * sine[1])
     outputs = problem.reference()(inputs, grid)
     solver = built(problem, grid, Recipe(epochs=150, batch=8, learning_rate=5e-3), waves=3)
+    solver.fit(dataset(problem, grid, inputs.float(), torch.zeros_like(outputs).float()))
+    error = (solver(inputs, grid).detach() - outputs).norm() / outputs.norm()
+    assert float(error) < 0.05
+
+
+def test_waves_in_a_box_are_found_from_what_their_walls_feed() -> None:
+    """Two wavelengths; after 300 epochs within 5 % of elements (observed 4.2 %, whatever the optimizer: so much the waves
+    leave), from 100 %.
+    """
+    problem = Helmholtz(**Helmholtz.presets["low_frequency"])
+    grid = problem.grid(17)
+    inputs = problem.sample(6, grid, generator=torch.Generator().manual_seed(0))
+    outputs = problem.continuum()(inputs, grid)
+    solver = built(problem, grid, Recipe(epochs=300, batch=6, learning_rate=1e-2), waves=12)
     solver.fit(dataset(problem, grid, inputs.float(), torch.zeros_like(outputs).float()))
     error = (solver(inputs, grid).detach() - outputs).norm() / outputs.norm()
     assert float(error) < 0.05
@@ -287,6 +302,8 @@ def test_what_cannot_be_is_refused_in_one_line() -> None:
         built(problem, grid, Recipe(unroll=2))
     with pytest.raises(ValueError, match="declares none"):
         built(registry.find_problem("advection").build(), registry.find_problem("advection").build().grid(16))
+    with pytest.raises(ValueError, match=r"longer than those that travel in helmholtz.* use 32"):
+        built(Helmholtz(), Helmholtz().grid(9), waves=16)
     burgers = registry.find_problem("burgers").build()
     with pytest.raises(ValueError, match="minimises no energy"):
         built(burgers, burgers.grid(16), form="energy")

@@ -11,6 +11,7 @@ from resolvent.pde._channel_functions import Channel
 from resolvent.pde._dual_norm import BoxNorm, TestedNorm, derivatives, whitened
 from resolvent.pde._eigenfunctions import family
 from resolvent.pde._weak_form import Balance, Candidate, Lattice
+from resolvent.pde.helmholtz import Helmholtz
 from resolvent.pde.stokes import Stokes
 from torch import Tensor
 
@@ -60,6 +61,42 @@ def test_a_periodic_axis_and_an_evolution() -> None:
     x, t = norm.places.points.unbind(1)
     square = norm.square(Balance(torch.zeros(1, len(x), 1, dtype=torch.float64), (t * torch.sin(PI * x))[None]))
     assert float(square) == pytest.approx(0.5 * 3.0 / PI**2, rel=1e-9)  # the mean of t² up to 3 is 3
+
+
+def test_between_neumann_walls_it_is_the_slope_of_the_error_of_what_they_feed() -> None:
+    """-Delta u - k² u = 0 with slope 1 at y = 1: u = -cos(k y) / (k sin k). With a stiffness of lambda - k² the norm of
+    an error is its slope, near resonance or far from it.
+    """
+    k, waves = 2.0, [6, 8]
+    load = torch.zeros(waves, dtype=torch.float64)
+    load[0] = (-1.0) ** torch.arange(8)
+    grid = Grid.box((9, 9), boundary="neumann")
+    options = {"waves": waves, "nodes": [16, 40], "stiffness": lambda squares: squares - k**2}
+    norm = BoxNorm(grid, 2, fed={"wave": load}, **options)
+    assert isinstance(norm.places, Lattice)
+    x, y = norm.places.points.unbind(1)
+    exact, rising = -torch.cos(k * y) / (k * math.sin(k)), torch.sin(k * y) / math.sin(k)
+
+    def square(size: float, tested: BoxNorm = norm) -> float:
+        value = exact + size * torch.cos(3 * PI * x) * torch.cos(2 * PI * y)
+        along = -size * 3 * PI * torch.sin(3 * PI * x) * torch.cos(2 * PI * y)
+        up = rising - size * 2 * PI * torch.cos(3 * PI * x) * torch.sin(2 * PI * y)
+        return float(tested.square(Balance(torch.stack([along, up], -1)[None], -(k**2) * value[None]), "wave"))
+
+    assert square(0.0) < 1e-20
+    assert square(0.1) == pytest.approx(0.01 * 13 * PI**2 / 4, rel=1e-9)
+    nothing = BoxNorm(grid, 2, fed={"wave": 0 * load}, **options)
+    assert square(0.0, nothing) > 0.1
+
+
+def test_helmholtz_is_fed_through_the_window_of_its_edge() -> None:
+    problem = Helmholtz()
+    load = problem.fed([30, 5])["wave"]
+    nodes, weights = gauss(60)
+    x = 0.35 + 0.3 * nodes
+    expected = 0.3 * torch.cos(PI * torch.arange(30)[:, None].double() * x) @ weights
+    torch.testing.assert_close(load[:, 0], expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(load[:, 3], -expected, rtol=0, atol=1e-12)
 
 
 def test_on_a_box_declared_tests_and_sines_say_the_same() -> None:
