@@ -6,7 +6,7 @@ r"""DGNO: a deep generative neural operator, trained on the equation alone, and 
 beta     code of the input, drawn from a prior or read off an input by the encoder: tanh of a network (published), or a
          normal law with mean and deviation of its own (``posterior variational``)
 G        MultiONets of the code: of the input (logits where it has phases), the solution and its fluxes
-R_j      weak residuals on small balls, fresh in every step (``pde._weak_form``): *virtual observables*, all zero
+R_j      weak residuals on small balls, fresh in every step (``pde._balls``): *virtual observables*, all zero
 E        builds boundary conditions in
 
 No label is read unless ``--train.labels`` says how many. Balls are shared by the samples of a batch, and a MultiONet is
@@ -41,7 +41,8 @@ import torch
 from torch import Tensor, nn
 
 from ..pde import Grid, Problem, symmetries_of
-from ..pde._weak_form import Rule, WithWeakForm, minimises
+from ..pde._balls import Rule
+from ..pde._weak_form import WithWeakForm, minimises
 from ..training import Preset, Recipe
 from ..training._physics import Form as PhysicsForm
 from ..training._physics import Physics

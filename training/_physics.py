@@ -30,20 +30,15 @@ from scipy.interpolate import CubicSpline
 from torch import Generator, Tensor
 
 from ..pde import Axis, Grid, Problem
+from ..pde._balls import BallRule, Balls, Rule, ball_rule, check_radii, draw_balls
 from ..pde._dual_norm import BoxNorm, DualNorm, TestedNorm
 from ..pde._weak_form import (
     Balance,
-    BallRule,
-    Balls,
     Candidate,
     Lattice,
     Places,
-    Rule,
     WithWeakForm,
-    ball_rule,
     centres,
-    check_radii,
-    draw_balls,
     draw_strata,
     listed,
     minimises,

@@ -12,23 +12,19 @@ import torch
 from resolvent.data import Dataset
 from resolvent.evaluation import registry
 from resolvent.operators import dgno
-from resolvent.operators._declared import Declared, Span
-from resolvent.operators._generative import Components, Decoders, Medium, picked
+from resolvent.operators._declared import Declared
+from resolvent.operators._generative import Components
 from resolvent.operators._generative_solver import GenerativeSolver
 from resolvent.operators._generative_start import measure
 from resolvent.operators._latent import PHASES
-from resolvent.operators._prior import Prior, standard_normal
-from resolvent.operators._waves import Decoder, Products, Waves, family, wave_decoder
-from resolvent.operators.multionet import MultiONet
+from resolvent.operators._waves import Products, Waves
 from resolvent.pde import Grid, Problem
-from resolvent.pde._weak_form import Functions, Lattice, Places, listed
 from resolvent.pde.burgers import Burgers
 from resolvent.pde.darcy import Darcy
 from resolvent.pde.helmholtz import Helmholtz
 from resolvent.pde.poisson import Poisson
 from resolvent.pde.stokes import Stokes
 from resolvent.training import Recipe, relative_l2
-from resolvent.training._physics import Answer, Between, Physics
 from torch import Tensor
 
 SMALL = {"width": 16, "layers": 3, "code": 8, "hidden": "32", "waves": 6}
@@ -309,150 +305,7 @@ def test_what_cannot_be_is_refused_in_one_line() -> None:
         built(burgers, burgers.grid(16), form="energy")
 
 
-# ---------------------------------------------------------------------- the parts
-
-
-@pytest.mark.parametrize("law", ["box", "gaussian", "flow"])
-def test_a_prior_is_the_image_of_the_normal_law(law: str) -> None:
-    """Leads there and back, and its density obeys the change of variables (numerical Jacobian)."""
-    torch.manual_seed(1)
-    prior = Prior(4, law).double()
-    if law == "gaussian":
-        prior.fit(torch.randn(200, 4, dtype=torch.float64) @ torch.randn(4, 4, dtype=torch.float64) + 0.7)
-    for parameter in prior.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    latent = torch.randn(5, 4, dtype=torch.float64)
-    code = prior.push(latent)
-    torch.testing.assert_close(prior.pull(code), latent, rtol=1e-6, atol=1e-6)
-    jacobians = torch.stack([torch.func.jacrev(lambda z: prior.push(z[None])[0])(z) for z in latent])
-    expected = standard_normal(latent) - torch.linalg.slogdet(jacobians).logabsdet
-    torch.testing.assert_close(prior.log_density(code), expected, rtol=1e-8, atol=1e-8)
-
-
-def test_a_gaussian_prior_has_the_moments_of_the_codes() -> None:
-    torch.manual_seed(0)
-    codes = torch.randn(4000, 3) @ torch.tensor([[1.0, 0.5, 0.0], [0.0, 0.3, 0.0], [0.0, 0.0, 2.0]]) + 1.5
-    prior = Prior(3, "gaussian")
-    prior.fit(codes)
-    drawn = prior.push(torch.randn(4000, 3))
-    torch.testing.assert_close(drawn.mean(0), codes.mean(0), rtol=0, atol=0.15)  # 2 / sqrt(4000) = 0.03
-    torch.testing.assert_close(drawn.t().cov(), codes.t().cov(), rtol=0.15, atol=0.1)
-
-
-def test_two_phases_are_bernoulli_and_more_are_categorical() -> None:
-    logits = torch.tensor([[[0.0, 2.0, -3.0]]])
-    two = Medium((5.0, 10.0))
-    torch.testing.assert_close(two.probabilities(logits)[0, :, 1], torch.sigmoid(logits[0, 0]))
-    truth = torch.tensor([[5.0, 10.0, 10.0]])
-    expected = -torch.log(
-        torch.stack([torch.tensor(0.5), torch.sigmoid(torch.tensor(2.0)), torch.sigmoid(torch.tensor(-3.0))])
-    )
-    torch.testing.assert_close(two.misfit(logits, truth)[0], expected.mean())
-    three = Medium((1.0, 2.0, 4.0))
-    assert three.logits == 3
-    many = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(three.probabilities(many).sum(-1), torch.ones(2, 5))
-    field = torch.tensor([[1.0, 2.0, 4.0, 1.0, 2.0]]).expand(2, 5)
-    chances = three.probabilities(many).gather(2, three.indices(field)[..., None])[..., 0]
-    torch.testing.assert_close(three.misfit(many, field), -chances.log().mean(1))
-
-
-def test_draws_have_the_chances_of_the_phases() -> None:
-    medium = Medium((1.0, 2.0, 4.0))
-    logits = torch.tensor([0.5, -0.3, 1.0])[None, :, None].expand(1, 3, 40_000)
-    drawn = medium.drawn(logits, torch.Generator().manual_seed(0))[0]
-    shares = torch.stack([(drawn == phase).double().mean() for phase in medium.phases])
-    torch.testing.assert_close(
-        shares, medium.probabilities(logits)[0, 0].double(), rtol=0, atol=0.01
-    )  # 4 / sqrt(4e4)/2
-
-
-def test_a_relaxed_draw_is_logistic_noise_through_the_sigmoid() -> None:
-    """One draw: z > 1/2 with the chance of the phase (the concrete law). 25: a fifth of the deviation pi / sqrt 3."""
-    medium = Medium((0.0, 1.0))
-    logits = torch.full((1, 1, 40_000), 0.8)
-    once = medium.relaxed(logits, torch.Generator().manual_seed(0), draws=1)
-    assert float((once > 0.5).double().mean()) == pytest.approx(torch.sigmoid(torch.tensor(0.8)).item(), abs=0.01)
-    many = torch.logit(medium.relaxed(logits, torch.Generator().manual_seed(0)).double())
-    assert float(many.std()) == pytest.approx(math.pi / math.sqrt(3) / 5, rel=0.03)
-
-
-def test_the_medium_picks_the_flux_of_its_phase() -> None:
-    fluxes = torch.arange(8.0)[None, :4, None] + torch.zeros(2, 4, 3)  # phase 0: (0, 1); phase 1: (2, 3)
-    index = torch.tensor([[0, 1, 0], [1, 1, 0]])
-    chosen = picked(fluxes, index, 2)
-    torch.testing.assert_close(chosen[..., 0], 2.0 * index)
-    torch.testing.assert_close(chosen[..., 1], 2.0 * index + 1)
-    torch.testing.assert_close(picked(fluxes[:, :2], None, 2)[0, 0], torch.tensor([0.0, 1.0]))
-
-
-@pytest.mark.parametrize("kind", ["sine", "cosine", "fourier", "growth"])
-def test_waves_are_orthogonal_and_their_slopes_are_derivatives(kind: str) -> None:
-    x = torch.rand(20, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    values = family(kind, 7, x, 0)
-    slopes = torch.stack(
-        [torch.autograd.grad(v.sum(), x, retain_graph=True, allow_unused=True)[0] for v in values.unbind(1)], 1
-    )
-    torch.testing.assert_close(family(kind, 7, x, 1), slopes, rtol=1e-10, atol=1e-10)
-    ends = family(kind, 7, torch.tensor([0.0, 1.0], dtype=torch.float64), 0)
-    if kind == "growth":
-        torch.testing.assert_close(ends, torch.tensor([[1.0] + [0.0] * 6, [1.0] * 7]).double())
-        return
-    nodes, weights = (torch.from_numpy(a) for a in __import__("numpy").polynomial.legendre.leggauss(40))
-    gram = family(kind, 7, (nodes + 1) / 2, 0)
-    products = gram.t() @ (weights[:, None] / 2 * gram)
-    torch.testing.assert_close(products, products.diag().diag(), rtol=0, atol=1e-12)
-    if kind == "sine":
-        assert float(ends.abs().max()) < 1e-14
-
-
-def features_at(decoder: Decoder, point: Tensor) -> Tensor:
-    return decoder.features(point[None])[0]
-
-
-def test_sweeps_are_the_gradients_of_the_decoders() -> None:
-    torch.manual_seed(0)
-    grid = Grid.box((5, 7), lower=(-1.0, 0.0), upper=(1.0, 3.0), boundary="dirichlet")
-    multionet = MultiONet(2, 4, branch=[6] * 3, trunk=[6] * 3, factors="one")
-    decoder: Decoder
-    for decoder in (wave_decoder(grid, 4, walls=True, waves=3, hidden=[8]), Products(multionet)):
-        points = torch.rand(9, 2)
-        features, slopes = decoder.sweep(points)
-        torch.testing.assert_close(features, decoder.features(points))
-        expected = torch.stack([torch.func.jacrev(functools.partial(features_at, decoder))(p) for p in points])
-        torch.testing.assert_close(slopes, expected, rtol=1e-4, atol=1e-4)
-    code = torch.randn(3, 4)
-    torch.testing.assert_close(
-        decoder.coefficients(code) @ features.t(), multionet(code, points)[:, 0], rtol=1e-4, atol=1e-5
-    )
-
-
-def test_on_a_lattice_decoders_say_what_they_say_point_by_point() -> None:
-    torch.manual_seed(0)
-    domain = dataclasses.replace(Burgers(**Burgers.presets["dgno"])).weak_domain(Burgers(boundary="dirichlet").grid(9))
-    code, lattice = torch.randn(3, 4), Lattice((torch.rand(5), torch.rand(6)))
-    waves = wave_decoder(domain, 4, walls=True, waves=3, hidden=[8], times=4)
-    decoders = Decoders([waves, Products(MultiONet(2, 4, branch=[6] * 3, trunk=[6] * 3, factors="one"))])
-    values, slopes = decoders.with_gradients(code, lattice)
-    listed_values, listed_slopes = decoders.with_gradients(code, lattice.points)
-    torch.testing.assert_close(values, listed_values, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(slopes, listed_slopes, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(decoders(code, lattice), listed_values, rtol=1e-5, atol=1e-5)
-    field, grid = torch.randn(2, 9, 7), Grid.box((9, 7), boundary="dirichlet")
-    one, other = Between(grid, lattice), Between(grid, lattice.points)
-    torch.testing.assert_close(one(field), other(field), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(one.gradient(field), other.gradient(field), rtol=1e-4, atol=1e-3)
-
-
-def test_what_is_kept_at_points_that_stay_follows_the_basis() -> None:
-    points = torch.rand(4, 2)
-    span = Span(lambda x: torch.stack([x[:, 0] ** 3, x[:, 0] * x[:, 1]], dim=1), torch.eye(2).double(), [points])
-    first = span.bends(points)
-    assert span.bends(points) is first
-    assert span.bends(points.clone()) is first  # as they come from another device
-    torch.testing.assert_close(span.bends(points.flip(0)), first.flip(0))
-    span.load_state_dict({"basis": 2 * torch.eye(2).double()})
-    torch.testing.assert_close(span.bends(points), 2 * first)
+# ---------------------------------------------------------------------- sizes and derivatives
 
 
 def test_an_evolution_is_learned_from_its_equation_alone() -> None:
@@ -500,78 +353,6 @@ def test_curvatures_are_second_derivatives() -> None:
     torch.testing.assert_close(gradients, slopes)
     expected = torch.stack([torch.func.hessian(lambda p: decoders(code, p[None])[1, 0, 0])(p) for p in points])
     torch.testing.assert_close(bends[1, 0], expected, rtol=1e-3, atol=1e-3)
-
-
-def test_fields_between_nodes_are_splines_or_the_nearest_value() -> None:
-    grid = Grid.box((6, 9), lower=(-1.0, 0.0), upper=(1.0, 3.0), boundary="dirichlet")
-    x, y = grid.mesh()
-    cubic = (x**3 - x * y**2 + y)[None]
-    points = (
-        torch.rand(30, 2, dtype=torch.float64) * torch.tensor([2.0, 3.0]).double() + torch.tensor([-1.0, 0.0]).double()
-    )
-    between = Between(grid, points)
-    px, py = points.unbind(1)
-    torch.testing.assert_close(between(cubic)[0], px**3 - px * py**2 + py, rtol=1e-10, atol=1e-10)
-    slope = torch.stack([3 * px**2 - py**2, 1 - 2 * px * py], -1)
-    torch.testing.assert_close(between.gradient(cubic)[0], slope, rtol=1e-9, atol=1e-9)
-    steps = Between(grid, points, nearest=True)(x[None])[0]
-    torch.testing.assert_close(steps, -1 + 0.4 * ((px + 1) / 0.4).round(), rtol=1e-10, atol=1e-10)
-
-
-def test_the_objective_vanishes_for_the_solution_and_only_there() -> None:
-    """Poisson with f = 2 pi² sin sin: residuals of R², and the energy is smallest at factor 1."""
-    problem = Poisson()
-    grid = problem.grid(33)
-    sine = torch.sin(math.pi * grid.mesh())
-    inputs = (2 * math.pi**2 * sine[0] * sine[1])[None, None]
-
-    def loss(factor: float, **options: object) -> float:
-        def ask(places: Places) -> Answer:
-            points = listed(places)
-            s, c = torch.sin(math.pi * points), torch.cos(math.pi * points)
-            slope = math.pi * torch.stack([c[:, 0] * s[:, 1], s[:, 0] * c[:, 1]], -1)
-            return Answer({"potential": factor * s.prod(1)[None]}, {"potential": factor * slope[None]})
-
-        physics = Physics(problem, grid, radii=(0.02,), power=0.0, **options)
-        return float(physics.loss(inputs, ask, torch.Generator().manual_seed(0)))
-
-    assert loss(1.0) < 1e-6
-    assert loss(1.05) == pytest.approx(0.05**2, rel=0.2)
-    energies = [loss(factor, form="energy") for factor in (0.9, 1.0, 1.1)]
-    assert energies[1] < min(energies[0], energies[2])
-    # -1/2 of source times solution; mean squares over the nodes, walls included, are (32/33)² of the integrals
-    assert energies[1] == pytest.approx(-0.5 * (33 / 32) ** 2, rel=0.02)
-
-
-class Holed(Stokes):
-    """Says nothing about its obstacle."""
-
-    def functions(self, waves: int) -> dict[str, Functions]:
-        return {}
-
-
-def test_the_dual_norm_of_a_residual_is_the_slope_of_the_error() -> None:
-    """Of Poisson with u = sin sin times a factor: |grad e|² / (s l)², s the source's root mean square pi² (32/33), l 1/4."""
-    problem = Poisson()
-    grid = problem.grid(33)
-    sine = torch.sin(math.pi * grid.mesh())
-    inputs = (2 * math.pi**2 * sine[0] * sine[1])[None, None]
-    physics = Physics(problem, grid, form="dual")
-
-    def loss(factor: float) -> float:
-        def ask(places: Places) -> Answer:
-            assert isinstance(places, Lattice)
-            s, c = torch.sin(math.pi * places.points), torch.cos(math.pi * places.points)
-            slope = math.pi * torch.stack([c[:, 0] * s[:, 1], s[:, 0] * c[:, 1]], -1)
-            return Answer({"potential": factor * s.prod(1)[None]}, {"potential": factor * slope[None]})
-
-        return float(physics.loss(inputs, ask, torch.Generator().manual_seed(0)))
-
-    size = (math.pi**2 * 32 / 33 / 4) ** 2
-    assert loss(1.05) == pytest.approx(0.05**2 * math.pi**2 / 2 / size, rel=1e-3)  # splines of the source: 1e-4 of it
-    assert loss(1.0) < 1e-6 * loss(0.0)
-    with pytest.raises(ValueError, match="obstacle"):
-        Physics(Holed(), Holed().grid(17), form="dual")
 
 
 def test_options_of_the_paper_build() -> None:

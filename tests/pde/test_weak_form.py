@@ -8,7 +8,8 @@ import pytest
 import torch
 from resolvent.evaluation import registry
 from resolvent.pde import Grid
-from resolvent.pde._weak_form import Balance, Balls, Candidate, WithWeakForm, ball_rule, draw_balls, wendland
+from resolvent.pde._balls import Balls, ball_rule, draw_balls, wendland
+from resolvent.pde._weak_form import Balance, Candidate, WithWeakForm
 from torch import Tensor
 
 PI = math.pi
