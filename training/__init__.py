@@ -2,8 +2,9 @@
 
 from ._callback import Callback, Progress
 from ._checkpoint import DamagedCheckpoint
-from ._learned import LearnedSolver, ModuleSolver, NetworkSolver, coarse_grid
+from ._learned import LearnedSolver, ModuleSolver
 from ._loop import Diverged, History, Interrupted
+from ._network import NetworkSolver, coarse_grid
 from ._normalizer import Normalizer
 from ._objectives import mean_square, objective_named, relative_h1, relative_h1_difference, relative_l2
 from ._recipe import Budget, Preset, Recipe, native_bfloat16
