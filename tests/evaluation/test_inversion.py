@@ -20,7 +20,7 @@ from resolvent.operators._posterior import Posterior
 from resolvent.pde.darcy import Darcy
 
 SETUP = {"resolution": 9, "train": 12, "validation": 8, "test": 2}
-MODEL = {"width": 12, "layers": 3, "code": 6, "hidden": "16", "balls": 4, "edges": 4}
+MODEL = {"width": 12, "layers": 3, "code": 6, "hidden": "16"}
 TRAIN = {"epochs": 1, "batch": 6}
 QUICK = {"samples": 40, "chains": 2, "warmup": 20, "draws": 20, "starts": 2, "steps": 10}
 
