@@ -334,7 +334,10 @@ def main() -> None:
         "truths (published medium: over draws of the noise). Published, 100 sensors, 25 dB, that medium, one draw: "
         "0.127 and 0.104 for the coefficient."
     )
-    text = "\n\n".join(["# Inversion of two-phase media, 29²", "`python benchmarks/dgno_inversion.py`", told, *parts])
+    laws = " ".join(f"{alpha:g}" for alpha in chosen.alphas)
+    command = f"`python benchmarks/dgno_inversion.py --alphas {laws} --truths {chosen.truths} --exact {chosen.exact}"
+    command += " --published FILE`" if chosen.published else "`"
+    text = "\n\n".join(["# Inversion of two-phase media, 29²", command, told, *parts])
     print(text)
     if not chosen.short:
         _write(chosen.folder / "dgno_inversion.md", text + "\n")

@@ -13,11 +13,12 @@ No label is read unless ``--train.labels`` says how many. Balls are shared by th
 a product of branch and trunk: trunks and their derivatives are computed once a batch.
 
 form     ``energy``: the integral that the solution makes smallest, which is every weak residual at once in the dual
-         norm; where there is one (darcy, poisson). ``dual``: that norm itself, on a box; for evolutions (burgers).
-         ``primal``: the flux F(a, u) on balls. ``mixed``: fluxes are decoded on their own and held to their law
-         pointwise, sigma = F, so that no input is differentiated and the flux across an interface may be smooth where
-         the gradient is not. ``flux phases`` decodes one for each phase, and the medium picks: along an interface the
-         flux jumps, which one smooth function cannot follow
+         norm; where there is one (darcy, poisson). ``dual``: that norm itself, on a box or of declared functions; for
+         evolutions (burgers), declared functions (stokes) and what walls feed (helmholtz). ``primal``: the flux
+         F(a, u) on balls. ``mixed``: fluxes are decoded on their own and held to their law pointwise, sigma = F, so
+         that no input is differentiated and the flux across an interface may be smooth where the gradient is not.
+         ``flux phases`` decodes one for each phase, and the medium picks: along an interface the flux jumps, which one
+         smooth function cannot follow
 trunk    ``waves``: the eigenfunctions of the Laplacian in place of a MultiONet's trunk, for inputs and outputs
 
 Zang and Koutsourelakis 2025 (arXiv 2502.06250), with these differences: the quadrature has no bias (theirs answers

@@ -114,6 +114,18 @@ def test_waves_are_orthogonal_and_their_slopes_are_derivatives(kind: str) -> Non
         assert float(ends.abs().max()) < 1e-14
 
 
+def test_waves_near_a_resonance_begin_large() -> None:
+    """Level 1 / (1 + stiffness / least): of cosines with stiffness |lambda - 4 pi²|, at least 1, the third leads."""
+    grid = Grid.box(9, dim=1, boundary="neumann")
+    options = {"walls": False, "waves": 6, "hidden": [4]}
+    waves = wave_decoder(grid, 3, **options, stiffness=lambda squares: (squares - 4 * math.pi**2).abs().clamp_min(1.0))
+    number = torch.arange(6)
+    expected = 1 / (1 + (math.pi**2 * (number**2 - 4).abs()).clamp_min(1.0))
+    torch.testing.assert_close(waves.level, expected, rtol=1e-5, atol=0)
+    assert int(waves.level.argmax()) == 2
+    assert int(wave_decoder(grid, 3, **options).level.argmax()) == 0
+
+
 def features_at(decoder: Decoder, point: Tensor) -> Tensor:
     return decoder.features(point[None])[0]
 
