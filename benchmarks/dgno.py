@@ -1,6 +1,6 @@
 """DGNO and its rivals without a single label: the equation alone, the same inputs, the same time.
 
-    python benchmarks/dgno.py [--seconds 600] [--only CASE/MODEL ...] [--seeds 0] [--threads 2] [--quick] [--check]
+    python benchmarks/dgno.py [--seconds 600] [--only CASE ...] [--models MODEL ...] [--seeds 0] [--threads 1] [--check]
 
 Goals, mean relative L2 of u over 200 unseen samples, label-free, 29² nodes (``--check`` names the first that falls
 short of the rows that exist):
@@ -18,24 +18,22 @@ of deviation 0.13 and largest values of 0.21 (the released notebook shows one pu
 Stokes: cylinder, 57 x 29 nodes. Truth: finite volumes on an eight times finer grid, or the problem's reference.
 
 The training data hold zeros in place of solutions: there is nothing that could be learned from. Rivals minimise the
-same energy, of the functions that they answer (fno: cubic splines between its nodes). Each row is a JSON file below
-``results/dgno/``; what exists is not run again; ``results/dgno.md`` is written from those files. Options were chosen on
-other samples than the 200; of the rivals optimizer, batch and rate were searched, their sizes are usual ones. The hour
-of two phases by dgno with 1,004,064 parameters is of the default options (code 128), before the longer code was found;
-seed 1 of smooth media by dgno has inputs_weight 1.
+same energy, of the functions that they answer (fno: cubic splines between its nodes). Rows are kept in
+``results/dgno.json``; what is there is not run again. Options were chosen on other samples than the 200; of the rivals
+optimizer, batch and rate were searched, their sizes are usual ones. Seconds are of the clock, one row on its core: rows
+of different machines had different numbers of steps.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+import functools
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+import _rows
 import torch
 from resolvent.data import Dataset
 from resolvent.evaluation._machine import machine, versions
@@ -47,7 +45,6 @@ from resolvent.pde.stokes import Stokes
 from resolvent.training import Budget, Callback, LearnedSolver, NetworkSolver, Progress, Recipe
 from torch import Tensor
 
-RESULTS = Path(__file__).parent / "results"
 TEST, REFINE = 200, 8
 
 
@@ -137,14 +134,14 @@ def data(case: Case) -> tuple[Grid, Dataset, Tensor, Tensor]:
     return grid, blank, unseen, judge(unseen, grid)
 
 
-def errors(answer: Tensor, truth: Tensor, channels: int, *, evolves: bool) -> list[list[float]]:
-    """Relative L2 of every channel, a list a sample; of an evolution over space and time."""
+def errors(answer: Tensor, truth: Tensor, channels: int, *, evolves: bool) -> Tensor:
+    """Relative L2 of every channel, a row a sample; of an evolution over space and time."""
     axis = 2 if evolves else 1
     found = []
     for channel in range(channels):
         mine, theirs = (values.select(axis, channel).flatten(1).double() for values in (answer, truth))
         found.append((mine - theirs).norm(dim=1) / theirs.norm(dim=1))
-    return torch.stack(found, dim=1).tolist()
+    return torch.stack(found, dim=1)
 
 
 class Watch(Callback):
@@ -159,9 +156,13 @@ class Watch(Callback):
             print(f"    epoch {progress.epoch}, {progress.seconds:.0f} s, loss {progress.loss:.4g}", flush=True)
 
 
+def _own(name: str, model: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    return _OWN.get(name, ({}, {})) if model == "dgno" else ({}, {})
+
+
 def trained(name: str, model: str, grid: Grid, blank: Dataset, seconds: float, seed: int) -> tuple[Any, Any]:
     case, entry = CASES[name], ENTRIES[model]
-    own, recipe_of_its_own = _OWN.get(name, ({}, {})) if model == "dgno" else ({}, {})
+    own, recipe_of_its_own = _own(name, model)
     train = {**entry.train, **recipe_of_its_own, **(_SQUARE if isinstance(case.problem, Darcy) else {})}
     recipe = Recipe(epochs=1_000_000, seed=seed, validate_every=1_000_000, **train)  # the seconds end it
     torch.manual_seed(seed)
@@ -172,7 +173,7 @@ def trained(name: str, model: str, grid: Grid, blank: Dataset, seconds: float, s
     return solver, solver.fit(blank, budget=Budget(seconds=seconds), callbacks=[Watch()])
 
 
-def run(name: str, model: str, seconds: float, seed: int, threads: int) -> dict[str, Any]:
+def run(name: str, model: str, seconds: float, seed: int) -> _rows.Row:
     case = CASES[name]
     grid, blank, unseen, truth = data(case)
     used = time.process_time()
@@ -182,12 +183,12 @@ def run(name: str, model: str, seconds: float, seed: int, threads: int) -> dict[
         answer = torch.cat([solver(part.float(), grid) for part in unseen.split(20)])
     signature = case.problem.signature
     samples = errors(answer, truth, len(signature.outputs), evolves=signature.evolves)
-    means = [sum(column) / len(column) for column in zip(*samples, strict=True)]
     row = {
-        **{"case": name, "model": model, "seconds": seconds, "seed": seed, "threads": threads, "errors": means},
-        **{"deviation": float(torch.tensor(samples).std(dim=0).max()), "parameters": solver.parameter_count},
+        **{"case": name, "model": model, "own": dict(_own(name, model)[0]), "seconds": seconds, "seed": seed},
+        **{"threads": torch.get_num_threads(), "parameters": solver.parameter_count},
         **{"epochs": len(history.rows), "steps": history.rows[-1]["step"], "processor_seconds": used},
-        **{"machine": machine(), "versions": versions(), "samples": samples},
+        **{"errors": samples.mean(dim=0).tolist(), "deviation": float(samples.std(dim=0).max())},
+        **{"machine": machine(), "versions": versions()},
     }
     if hasattr(solver, "medium") and not case.problem.signature.evolves:
         row["input"] = input_error(solver, unseen.float(), grid)
@@ -208,83 +209,67 @@ def input_error(solver: Any, unseen: Tensor, grid: Grid) -> dict[str, float]:
     }
 
 
-def path(name: str, model: str, seconds: float, seed: int) -> Path:
-    return RESULTS / "dgno" / f"{name}-{model}-{seconds:g}s-{seed}.json"
+def told(row: Mapping[str, Any]) -> str:
+    return " / ".join(f"{error:.4f}" for error in row["errors"])
 
 
-def table() -> str:
-    rows = [json.loads(file.read_text()) for file in sorted((RESULTS / "dgno").glob("*.json"))]
-    lines = ["# DGNO without labels", "", "`python benchmarks/dgno.py`; relative L2 over 200 unseen samples.", ""]
-    heads = ["case", "model", "seconds (processor)", "seed", "threads", "parameters", "steps", "error"]
-    heads += ["deviation over samples"]
-    lines += ["| " + " | ".join([*heads, "input", "published"]) + " |", "|" + "---|" * 11]
-    for row in sorted(
-        rows, key=lambda r: (list(CASES).index(r["case"]), r["seconds"], list(ENTRIES).index(r["model"]))
-    ):
+def page(rows: Mapping[str, _rows.Row]) -> str:
+    heads = ["case", "model", "options of its own", "seconds (processor)", "seed", "machine", "parameters", "steps"]
+    heads += ["error", "deviation over samples", "input", "published"]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    made = list(dict.fromkeys(_made(row) for row in rows.values()))
+    order = sorted(
+        rows.values(),
+        key=lambda r: (list(CASES).index(r["case"]), r["seconds"], list(ENTRIES).index(r["model"]), r["seed"]),
+    )
+    for row in order:
         kept = row.get("input", {})
-        told = f"{kept['error']:.4f}" + (f", {kept['wrong']:.1%} wrong" if "wrong" in kept else "") if kept else ""
-        cells = [row["case"], row["model"], f"{row['seconds']:g} ({row['processor_seconds']:.0f})", row["seed"]]
-        cells += [
-            row["threads"],
-            f"{row['parameters']:,}",
-            row["steps"],
-            " / ".join(f"{e:.4f}" for e in row["errors"]),
-            f"{row['deviation']:.4f}",
-        ]
-        cells += [told, CASES[row["case"]].published.get(row["model"], "")]
+        cells = [row["case"], row["model"], ", ".join(f"{name} {value}" for name, value in row["own"].items())]
+        cells += [f"{row['seconds']:g} ({row['processor_seconds']:.0f})", row["seed"], made.index(_made(row)) + 1]
+        cells += [f"{row['parameters']:,}", row["steps"], told(row), f"{row['deviation']:.4f}"]
+        cells += [f"{kept['error']:.4f}" + (f", {kept['wrong']:.1%} wrong" if "wrong" in kept else "") if kept else ""]
+        cells += [CASES[row["case"]].published.get(row["model"], "")]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
-    if rows:
-        lines += ["", f"Machine: {json.dumps(rows[-1]['machine'])}; versions: {json.dumps(rows[-1]['versions'])}."]
-    lines += ["", *(__doc__ or "").split("Laws. ")[1:2]] if rows else []
-    return "\n".join(lines) + "\n"
+    machines = [f"Machine {number}: {text}." for number, text in enumerate(made, start=1)]
+    short = [f"Falls short: {line}." for line in goals(rows)] or ["All goals are met."]
+    head = ["# DGNO without labels", "", "`python benchmarks/dgno.py`; relative L2 over 200 unseen samples."]
+    tail = (__doc__ or "").partition("Laws. ")[2]
+    return "\n".join([*head, "", *lines, "", *machines, "", *short, "", tail])
 
 
-def missed() -> list[str]:
-    """Goals that the best row of each case falls short of."""
+def _made(row: Mapping[str, Any]) -> str:
+    """The machine and the threads of a row, and what it ran with."""
+    named = ", ".join(f"{name} {version}" for name, version in row["versions"].items())
+    return f"{row['machine']}, threads: {row['threads']}; {named}"
+
+
+def goals(rows: Mapping[str, _rows.Row]) -> list[str]:
+    """What the best row of each case falls short of."""
     found = []
     for name, case in CASES.items():
-        rows = [json.loads(file.read_text()) for file in (RESULTS / "dgno").glob(f"{name}-dgno-*.json")]
-        best = min((row["errors"] for row in rows), key=max, default=None)
+        mine = [row["errors"] for row in rows.values() if (row["case"], row["model"]) == (name, "dgno")]
+        best = min(mine, key=max, default=None)
         if best is None:
             found.append(f"{name}: not run")
-        elif any(mine > goal for mine, goal in zip(best, case.goal, strict=True)):
+        elif any(error > goal for error, goal in zip(best, case.goal, strict=True)):
             found.append(f"{name}: {best}, at most {case.goal}")
     return found
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, nargs="+", default=[600.0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--only", nargs="+", default=[], help="case/model or case")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="20 seconds a row")
-    parser.add_argument("--check", action="store_true")
-    options = parser.parse_args()
+    words = _rows.parser(__doc__, "20 seconds a row: whether it runs at all", [0], only=CASES, models=ENTRIES)
+    words.add_argument("--seconds", type=float, nargs="+", default=[600.0])
+    words.add_argument("--threads", type=int, default=1)
+    options = words.parse_args()
     torch.set_num_threads(options.threads)
+    rows = _rows.Rows(_rows.place("dgno", options), page)
     for seconds in [20.0] if options.quick else options.seconds:
         for seed in options.seeds:
             for name, model in ROWS:
-                wanted = not options.only or {name, f"{name}/{model}"} & set(options.only)
-                file = path(name, model, seconds, seed)
-                if not wanted or file.exists():
-                    continue
-                row = run(name, model, seconds, seed, options.threads)
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(json.dumps(row))
-                print(
-                    name,
-                    model,
-                    f"{seconds:g} s:",
-                    [round(e, 5) for e in row["errors"]],
-                    row.get("input", ""),
-                    flush=True,
-                )
-                (RESULTS / "dgno.md").write_text(table())
-    short = missed() if options.check else []
-    if short:
-        print(short[0])
-    return int(bool(short))
+                if name in options.only and model in options.models:
+                    measure = functools.partial(run, name, model, seconds, seed)
+                    rows.once(f"{name}/{model}/{seconds:g} s/{seed}", measure, told)
+    return _rows.verdict(goals(rows.kept), options)
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ def build(
     trunk: Trunk = "auto",
     waves: int = 0,
     width: int = 100,
-    layers: int = 5,
+    layers: int = 0,
     last: int = 0,
     code: int = 128,
     encoder: Encoder = "components",
@@ -154,15 +154,15 @@ def build(
                         declares (stokes); auto: waves
     waves               an axis of space (waves); 0: 16 in two dimensions, 48 in one, 8 in three, or as often that as
                         waves that travel need (helmholtz)
-    width               W, neurons of every layer of branches and trunks
-    layers              L, layers of both
-    last                layers in the mean, counted from the last; 0: all but the first
+    width               W, neurons of every layer of a MultiONet's branches and trunks; half of those before waves
+    layers              L, layers of both, 0: 5; or before the factors of waves, 0: 2
+    last                MultiONets' layers in the mean, counted from the last; 0: all but the first
     code                entries of the code, and of the latent
     encoder             fc (published); cnn: convolutions 3 wide with stride 2; components: the principal components of
                         the training inputs, and fc layers beside them
     hidden              widths of the encoder's linear layers before the code, like '512 256'
     channels            of the encoder's convolutions (cnn), like '64 64 64'
-    trunk_activation    relu, tanh, gelu, silu, tanh_sin, silu_sin, silu_id, sinc; fluxes need a smooth one
+    trunk_activation    MultiONets: relu, tanh, gelu, silu, tanh_sin, silu_sin, silu_id, sinc; fluxes need a smooth one
     branch_activation   the same choice; of the branches (the encoder has silu)
     harmonics           periodic axes: trunks see cos and sin of 2 pi h x up to this h
     bounded             tanh on the code (published)
@@ -182,6 +182,8 @@ def build(
     equation_weight     of the virtual observables
     labels_weight       of labelled outputs (--train.labels)
     divergence_weight   of the variational encoder's divergence from the prior
+
+    An option that would do nothing beside the others is refused.
     """
     if not isinstance(problem, WithWeakForm):
         raise ValueError(
@@ -196,12 +198,21 @@ def build(
         every = evolves or (trunk == "waves" and (bool(known) or bool(problem.fed([1] * grid.dim))))
         form = "energy" if minimises(problem) else "dual" if every else "primal"
     _check(problem, medium, posterior=posterior, prior=prior, form=form, flux=flux, bounded=bounded)
-    of_balls = {"balls": balls, "radii": radii, "rule": rule, "nodes": nodes, "power": power}
-    if form not in ("mixed", "primal"):
-        _refuse_balls(form, of_balls)
-    if min(width, layers, code) < 1 or waves < 0:
+    nets, on_balls = trunk == "multionet" or form == "mixed", form in ("mixed", "primal")
+    _refuse_idle(
+        (nets, "MultiONets (trunk multionet, form mixed)", {"last": last, "harmonics": harmonics}),
+        (nets, "MultiONets (trunk multionet, form mixed)", {"trunk_activation": trunk_activation}),
+        (nets, "MultiONets (trunk multionet, form mixed)", {"branch_activation": branch_activation}),
+        (trunk == "waves" or form == "dual", "trunk waves and form dual", {"waves": waves}),
+        (on_balls, "the balls of form primal or mixed", {"balls": balls, "radii": radii, "rule": rule}),
+        (on_balls, "the balls of form primal or mixed", {"nodes": nodes, "power": power}),
+        (encoder == "cnn", "encoder cnn", {"channels": channels}),
+        (posterior == "variational", "posterior variational", {"divergence_weight": divergence_weight}),
+        (recipe.labels > 0, "labelled outputs (--train.labels)", {"labels_weight": labels_weight}),
+    )
+    if min(width, code) < 1 or min(layers, waves) < 0:
         raise ValueError(
-            f"dgno needs width, layers and code of at least 1 and waves of at least 0; got {width}, {layers}, {code} "
+            f"dgno needs width and code of at least 1, layers and waves of at least 0; got {width}, {code}, {layers} "
             f"and {waves}."
         )
     options = {"radii": _fractions(radii), "rule": rule, "nodes": nodes, "edges": edges, "power": power}
@@ -215,11 +226,14 @@ def build(
     resolved = trunk == "waves" and not medium.phases and number < min(grid.shape)
     asked: PhysicsForm = "balls" if form in ("mixed", "primal") else form  # type: ignore[assignment]
     physics = Physics(problem, grid, balls=balls, form=asked, waves=number, fixed=resolved, **options)  # type: ignore[arg-type]
+    _refuse_idle((physics.conditioned, "conditions that are not built in", {"edges": edges}))
     where = Positions(physics.domain, harmonics)
     shared: dict[str, Any] = {
-        **{"branch": [width] * layers, "trunk": [width] * layers, "last": last, "positions": where},
+        **{"branch": [width] * (layers or 5), "trunk": [width] * (layers or 5), "last": last, "positions": where},
         **{"branch_activation": branch_activation, "trunk_activation": trunk_activation},
     }
+
+    before = [2 * width] * (layers or 2)
 
     def multionet() -> Decoder:
         made = MultiONet(where.count, code, **shared)
@@ -229,14 +243,14 @@ def build(
     def decoders(count: int, *, smooth: bool = True, **waved: Any) -> Decoders:
         if trunk == "multionet" or not smooth:
             return Decoders([multionet() for _ in range(count)])
-        waved = {"walls": False, "waves": number, "hidden": [2 * width] * 2, **waved}
+        waved = {"walls": False, "waves": number, "hidden": before, **waved}
         return Decoders([wave_decoder(physics.domain, code, **waved) for _ in range(count)])
 
     def fields(names: Sequence[str], *, each: int = 1, **waved: Any) -> Decoders:
         """Of functions that the problem declares for them, where there are some."""
         if trunk == "waves" and names and all(name in known for name in names):
             rule = problem.quadrature()
-            return Decoders([Declared(known[name], *rule, code, [2 * width] * 2, stay=physics.stay) for name in names])
+            return Decoders([Declared(known[name], *rule, code, before, stay=physics.stay) for name in names])
         return decoders(each * len(names), **waved)
 
     taken, made = ([channel.name for channel in part] for part in (problem.signature.inputs, problem.signature.outputs))
@@ -314,13 +328,12 @@ def _short_enough(problem: WithWeakForm, grid: Grid, number: int) -> bool:
     return bool(last > first)
 
 
-def _refuse_balls(form: Form, given: Mapping[str, Any]) -> None:
-    for name, value in given.items():
-        if value != inspect.signature(build).parameters[name].default:
-            raise ValueError(
-                f"{name} is an option of the balls that form primal or mixed tests on; form {form} takes all residuals "
-                f"at once. Leave --model.{name} out, or use --model.form primal."
-            )
+def _refuse_idle(*parts: tuple[bool, str, Mapping[str, Any]]) -> None:
+    """Options that would do nothing beside the others: whether these are used, what they are of, their values."""
+    for used, of, given in parts:
+        for name, value in given.items():
+            if not used and value != inspect.signature(build).parameters[name].default:
+                raise ValueError(f"{name} is an option of {of} and would do nothing here: leave --model.{name} out.")
 
 
 def _check(

@@ -166,15 +166,20 @@ class Physics:
         parts = [norm.square(balance, name) / (scales[name] * self.length) ** 2 for name, balance in balances.items()]
         return torch.stack(parts).sum(dim=0)
 
+    @property
+    def conditioned(self) -> bool:
+        """Whether points on the boundary are asked at all: not where conditions are built in, or part of the norm."""
+        if isinstance(self.dual, BoxNorm) and self.dual.fed:
+            return False
+        return bool(len(self.problem.boundary_points(1, self.grid, generator=torch.Generator())))
+
     def conditions(self, inputs: Tensor, ask: Ask, generator: Generator) -> Tensor:
         """Mean squares of what the boundary asks for, one value a sample."""
-        if isinstance(self.dual, BoxNorm) and self.dual.fed:  # it is asked for already
-            return inputs.new_zeros(len(inputs))
-        points = (
-            self.stay[1] if self.stay else self.problem.boundary_points(self.edges, self.grid, generator=generator)
-        ).to(inputs)
         total = inputs.new_zeros(len(inputs))
-        if len(points):
+        if self.conditioned:
+            points = (
+                self.stay[1] if self.stay else self.problem.boundary_points(self.edges, self.grid, generator=generator)
+            ).to(inputs)
             for residual in self.problem.conditions(self.candidate(inputs, points, ask(points))).values():
                 total = total + residual.square().mean(dim=1)
         return total
