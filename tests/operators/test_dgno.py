@@ -27,7 +27,7 @@ from resolvent.pde.stokes import Stokes
 from resolvent.training import Recipe, relative_l2
 from torch import Tensor
 
-SMALL = {"width": 16, "layers": 3, "code": 8, "hidden": "32", "waves": 6}
+SMALL = {"width": 16, "code": 8, "hidden": "32"}
 TWO_PHASE = Darcy(low=5.0, contrast=2.0, source=10.0)
 
 
@@ -44,7 +44,8 @@ def dataset(problem: Problem, grid: Grid, inputs: Tensor, outputs: Tensor) -> Da
 def built(problem: Problem, grid: Grid, recipe: Recipe | None = None, **options: object) -> GenerativeSolver:
     torch.manual_seed(0)
     recipe = recipe or Recipe(epochs=2, batch=4)
-    return dgno.build(problem, grid, recipe=recipe, **{**SMALL, **options})
+    of_trunk = {"layers": 3} if options.get("trunk") == "multionet" else {"waves": 6}
+    return dgno.build(problem, grid, recipe=recipe, **{**SMALL, **of_trunk, **options})
 
 
 # ---------------------------------------------------------------------- labels
@@ -196,7 +197,7 @@ def test_inputs_of_declared_functions_begin_as_what_they_are() -> None:
 @pytest.mark.parametrize("trunk", ["multionet", "waves"])
 def test_walls_are_built_in(form: str, trunk: str) -> None:
     grid, inputs, _ = drawn(TWO_PHASE, 9)
-    answer = built(TWO_PHASE, grid, form=form, trunk=trunk)(inputs, grid)
+    answer = built(TWO_PHASE, grid, form=form, trunk=trunk)(inputs, grid).detach()
     rim = torch.ones(grid.shape, dtype=torch.bool)
     rim[1:-1, 1:-1] = False
     assert float(answer[..., rim].abs().max()) < 1e-6 * float(answer.abs().max())
@@ -289,11 +290,19 @@ def test_what_cannot_be_is_refused_in_one_line() -> None:
         ({"radii": "0.1 wide", "form": "primal"}, "list of numbers"),
         ({"radii": "0.6", "form": "primal"}, "half the domain"),
         ({"width": 0}, "at least 1"),
-        ({"balls": 20}, "balls is an option"),
-        ({"power": 0.0, "form": "dual"}, "power is an option"),
+        ({"balls": 20}, "balls is an option of the balls"),
+        ({"power": 0.0, "form": "dual"}, "power is an option of the balls"),
+        ({"harmonics": 2}, "harmonics is an option of MultiONets"),
+        ({"waves": 6, "trunk": "multionet"}, "waves is an option of trunk waves"),
+        ({"channels": "8 8"}, "channels is an option of encoder cnn"),
+        ({"divergence_weight": 2.0}, "divergence_weight is an option of posterior variational"),
+        ({"labels_weight": 2.0}, "labels_weight is an option of labelled outputs"),
+        ({"edges": 50}, "edges is an option of conditions that are not built in"),
     ]:
         with pytest.raises(ValueError, match=words):
             built(problem, grid, **options)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="edges is an option of conditions"):  # walls that feed are in the norm
+        built(Helmholtz(), Helmholtz().grid(9), waves=32, edges=50)
     with pytest.raises(ValueError, match=r"train\.unroll has no meaning"):
         built(problem, grid, Recipe(unroll=2))
     with pytest.raises(ValueError, match="declares none"):
