@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from ..data._sensors import observe as observed
 from ..data.generate import pose
 from ..evaluation import registry
 from ..evaluation._request import problem_options
+from ..pde._weak_form import in_the_clear
 from ..training import Interrupted
 from ._options import OptionGroup, command_with
 from ._progress import ConsoleReporter
@@ -68,6 +71,9 @@ def generate_with(
     for ``solve --observations``; the truth is in the file too, for pictures and scores.
     """
     watching = observe is not None or at is not None
+    of_sensors = {"snr": snr, "layout": layout, "field": field, "sample": sample, "hide-noise": hide_noise}
+    _refuse_idle(of_sensors | {"output": output}, watching, "sensors: add --observe 100 or --at FILE")
+    _refuse_idle({"observe": observe, "layout": layout}, at is None, "sensors that are not given by --at")
     seed = (1 if watching else 0) if seed is None else seed
     module = registry.find_problem(pde)
     problem = registry.posed(module.build, problem_options(module.build, dotted.get("pde", {})))
@@ -100,11 +106,18 @@ def generate_with(
             snr=snr,
             known=not hide_noise,
             field=field,
+            clear=functools.partial(in_the_clear, problem),
             generator=torch.Generator().manual_seed(seed),
         )
         seen.save(output)
         sys.stdout.write(f"{output}: {len(seen)} observations of {seen.field}\n")
     return 0
+
+
+def _refuse_idle(given: Mapping[str, Any], used: bool, of: str) -> None:
+    for name, value in given.items():
+        if not used and value != inspect.signature(generate_with).parameters[name.replace("-", "_")].default:
+            raise ValueError(f"--{name} belongs to {of}.")
 
 
 def positions(path: Path) -> torch.Tensor:

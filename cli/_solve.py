@@ -56,6 +56,10 @@ def solve_with(
     use_threads(threads)
     reuse_memory()
     if run is not None:
+        if observations is None and dotted.get("invert"):
+            raise ValueError("--invert.* belongs to observations: add --observations FILE.")
+        if observations is not None and input is not None:
+            raise ValueError("A run answers --input or inverts --observations: leave one of them out.")
         if observations is not None:
             return _invert(run, observations, output, device, dotted.get("invert", {}))
         return _apply(run, input, output, device)

@@ -12,7 +12,16 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from ..pde import Axis, Grid
+from ..pde import Axis, Grid, Signature
+
+
+def nodes(signature: Signature, grid: Grid) -> Float[Tensor, "point dim"]:
+    """All nodes; of an evolution all frames of all nodes, the initial state first, with the time as last column."""
+    space = grid.mesh().flatten(1).T
+    if not signature.evolves:
+        return space
+    times = torch.tensor((0.0, *signature.times), dtype=torch.float64)
+    return torch.cat([space.repeat(len(times), 1), times.repeat_interleave(len(space))[:, None]], dim=1)
 
 
 def at_points(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -17,9 +18,9 @@ from torch import Generator, Tensor
 
 from ..pde import Grid, Signature
 from ._netcdf import stored_variables
-from ._points import at_points
+from ._points import at_points, nodes
 from .dataset import Dataset
-from .observations import TIME, Observations, Truth, check_inside, observable
+from .observations import TIME, Observations, Truth, check_clear, check_inside, observable
 
 Layout = Literal["random", "grid"]
 
@@ -34,6 +35,7 @@ def observe(
     snr: float = 25.0,
     known: bool = True,
     field: str | None = None,
+    clear: Callable[[Tensor], Tensor] | None = None,
     generator: Generator,
 ) -> Observations:
     """Noisy values of one field of one sample.
@@ -45,6 +47,7 @@ def observe(
     snr        signal-to-noise ratio [dB]
     known      whether the observations tell the noise; if not, it is to be inferred
     field      default: the first output
+    clear      which points of the box are in the domain; no sensor stands elsewhere. None: all
     """
     if layout not in get_args(Layout):
         raise ValueError(f"layout is one of {get_args(Layout)}, got {layout!r}.")
@@ -57,7 +60,13 @@ def observe(
     truth = Truth(inputs[0], outputs[0], grid, signature)
     seen = _field(field, signature, grid)
     values = truth.fields()[seen].double()
-    points, clean = _given(at, values, truth) if at is not None else _chosen(values, truth, sensors, layout, generator)
+    places, free = nodes(signature, grid), clear or _everywhere
+    if at is not None:
+        points, clean = _given(at, values, truth)
+        check_clear(points, free(points))
+    else:
+        picked = _chosen(values, truth, free(places), sensors, layout, generator)
+        points, clean = places[picked], values.flatten()[picked]
     noise = float(values.square().mean().sqrt()) * 10 ** (-snr / 20)
     if not noise > 0:
         raise ValueError(f"{seen} is zero everywhere in sample {sample}: there is no signal to set the noise by.")
@@ -89,25 +98,28 @@ def _units(name: str, signature: Signature, grid: Grid) -> dict[str, str]:
     return {name: stored[name], TIME: signature.time_unit, **{axis.name: axis.unit for axis in grid.axes}}
 
 
+def _everywhere(points: Tensor) -> Tensor:
+    return torch.ones(len(points), dtype=torch.bool)
+
+
 def _axes(truth: Truth) -> list[Tensor]:
     """Coordinates of the nodes an axis, in the order of the stored array: time first."""
     times = [torch.tensor((0.0, *truth.signature.times), dtype=torch.float64)] if truth.signature.evolves else []
     return [*times, *truth.grid.coordinates()]
 
 
-def _chosen(values: Tensor, truth: Truth, sensors: int, layout: Layout, generator: Generator) -> tuple[Tensor, Tensor]:
-    axes = _axes(truth)
-    if not 1 <= sensors <= values.numel():
-        raise ValueError(f"Between 1 and {values.numel()} sensors fit on the nodes, got {sensors}.")
+def _chosen(
+    values: Tensor, truth: Truth, free: Tensor, sensors: int, layout: Layout, generator: Generator
+) -> Int64[Tensor, " point"]:
+    """Numbers of nodes (and frames) in the clear."""
+    most = int(free.sum())
+    if not 1 <= sensors <= most:
+        raise ValueError(f"Between 1 and {most} sensors fit on the nodes, got {sensors}.")
     if layout == "random":
-        picked = torch.randperm(values.numel(), generator=generator)[:sensors].sort().values
-    else:
-        picked = _lattice(axes, sensors)
-    index = torch.unravel_index(picked, values.shape)
-    columns = [axis[i] for axis, i in zip(axes, index, strict=True)]
-    if truth.signature.evolves:
-        columns = [*columns[1:], columns[0]]
-    return torch.stack(columns, dim=1), values.flatten()[picked]
+        order = torch.randperm(values.numel(), generator=generator)
+        return order[free[order]][:sensors].sort().values
+    picked = _lattice(_axes(truth), sensors)
+    return picked[free[picked]]
 
 
 def _lattice(axes: list[Tensor], sensors: int) -> Int64[Tensor, " point"]:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..pde import Grid, Signature
@@ -210,6 +210,17 @@ def check_inside(points: Tensor, times: Tensor | None, signature: Signature, gri
         _within(points[:, i], axis.lower, axis.upper, axis.name)
     if times is not None:
         _within(times, 0.0, signature.times[-1], TIME)
+
+
+def check_clear(points: Float[Tensor, "point dim"], free: Bool[Tensor, " point"]) -> None:
+    """Refuse points that are not free of an obstacle."""
+    if not bool(free.all()):
+        first = int((~free).nonzero()[0])
+        where = ", ".join(f"{float(x):.6g}" for x in points[first])
+        raise ValueError(
+            f"{int((~free).sum())} of {len(points)} observations lie outside the domain, inside its obstacle: point "
+            f"{first} is ({where})."
+        )
 
 
 def _within(values: Tensor, lower: float, upper: float, name: str) -> None:

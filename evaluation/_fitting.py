@@ -37,9 +37,14 @@ class Fitted:
         return self.solver.parameter_count if isinstance(self.solver, LearnedSolver) else 0
 
 
+def has_model(folder: Path) -> bool:
+    """Whether a model was fitted there: it is used as it is."""
+    return (folder / "model.json").exists()
+
+
 def fitted(plan: Plan, splits: Splits, folder: Path, device: torch.device, reporter: Reporter) -> Fitted:
     """The fitted solver of a plan. Training resumes from the folder's checkpoint; Ctrl-C leaves one."""
-    if (folder / "model.json").exists():
+    if has_model(folder):
         return _reused(folder, device)
     solver = plan.blueprint.make_solver()
     if hasattr(solver, "to"):

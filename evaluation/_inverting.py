@@ -22,12 +22,13 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 
 from ..data import Dataset, write_atomically
-from ..data.observations import Observations, Truth
+from ..data.observations import Observations, Truth, check_clear
 from ..operators._discrepancy import Discrepancy, measured
 from ..operators._inference import Inversion, invert
 from ..operators._latent import WithLatent
 from ..operators._posterior import Posterior
 from ..pde import Grid, Signature, Solver
+from ..pde._weak_form import in_the_clear
 from . import figures, registry
 from ._reporter import Reporter
 from ._request import Request, Task
@@ -69,7 +70,8 @@ class Asked:
             if name not in known:
                 raise registry.UnknownName(f"Unknown option --invert.{name}. {registry.nearest(name, known)}")
         observations = Observations.load(request.observations)
-        observations.places(task.problem.signature, task.grid)
+        places = observations.places(task.problem.signature, task.grid)
+        check_clear(places, in_the_clear(task.problem, places))
         how = Inversion(**{"seed": request.seed, **request.inversion})
         return cls(request.observations, observations, how, command)
 

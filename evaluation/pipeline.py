@@ -22,7 +22,7 @@ from ..pde import Solver
 from ..training import Interrupted
 from . import registry
 from ._drawing import draw
-from ._fitting import Fitted, fitted
+from ._fitting import Fitted, fitted, has_model
 from ._given import Given
 from ._instances import doubled, instances
 from ._inverting import Asked, invert_run, keep_discrepancy, latent_of
@@ -59,12 +59,14 @@ def solve(request: Request, reporter: Reporter | None = None) -> Outcome:
     if done is not None:
         reporter.say(f"Reusing {folder} (delete it to train again).")
         return Outcome(_inverted(done, folder, request, samples, device, reporter), folder)
+    inverted = read_run(folder).inversions if (folder / "run.json").exists() and has_model(folder) else ()
     own = fitted(plan, samples.splits, folder, device, reporter)
     keep_discrepancy(folder, own.solver, samples.splits.validation)
     others = {name: _rival(request, samples, name, device, reporter) for name in request.rivals}
     verdicts = _judged(own.solver, samples, request.model, device, reporter)
     classical = _classical(samples, verdicts[0], own, device, reporter)
     run = _record(request, samples, plan, own, verdicts, others, classical, device)
+    run = run.model_copy(update={"inversions": inverted})  # by the same weights
     reporter.stage("drawing", 1)
     draw(run, folder, task, verdicts)
     write_run(run, folder / "run.json")

@@ -21,7 +21,7 @@ from torch import Generator, Tensor
 
 from ..data import Dataset
 from ..data._netcdf import stored_variables
-from ..data._points import corners
+from ..data._points import corners, nodes
 from ..pde import Grid, Signature
 from ._latent import WithLatent
 
@@ -43,8 +43,6 @@ class Discrepancy:
 
     def at(self, name: str, places: Float[Tensor, "point dim"]) -> tuple[Tensor, Tensor]:
         """Mean ``point`` and columns ``point column`` of an output at places (with the time last, of an evolution)."""
-        if name not in self.mean:  # an input: the model states its own error about it
-            return torch.zeros(len(places), dtype=torch.float64), torch.zeros(len(places), 0, dtype=torch.float64)
         both = torch.cat([self.mean[name][None], self.spread[name]])
         seen = _at_places(both, places, self.grid, self.signature)
         return seen[0], seen[1:].T
@@ -85,15 +83,6 @@ def measured(model: WithLatent, data: Dataset, *, most: int = 200) -> Discrepanc
     return Discrepancy(mean, spread, grid, signature)
 
 
-def nodes(signature: Signature, grid: Grid) -> Float[Tensor, "point dim"]:
-    """All nodes; of an evolution all frames of all nodes, the initial state first, with the time as last column."""
-    space = grid.mesh().flatten(1).T
-    if not signature.evolves:
-        return space
-    times = torch.tensor((0.0, *signature.times), dtype=torch.float64)
-    return torch.cat([space.repeat(len(times), 1), times.repeat_interleave(len(space))[:, None]], dim=1)
-
-
 def _at_places(values: Tensor, places: Tensor, grid: Grid, signature: Signature) -> Tensor:
     """Multilinear, in time too: ``… [time] *space`` -> ``… point``."""
     index, weight = corners(grid, places[:, : grid.dim])
@@ -120,10 +109,14 @@ class Seen:
     variance: Float[Tensor, " point"]
 
     @classmethod
-    def of(cls, discrepancy: Discrepancy | None, name: str, places: Float[Tensor, "point dim"]) -> Seen:
-        if discrepancy is None:
+    def of(
+        cls, discrepancy: Discrepancy | None, name: str, places: Float[Tensor, "point dim"], stated: float = 0.0
+    ) -> Seen:
+        """``stated``: standard deviation that the model itself gives a field whose error was not measured."""
+        if discrepancy is None or name not in discrepancy.mean:
             zero = torch.zeros(len(places), dtype=torch.float64)
-            return cls(zero, zero[:, None][:, :0], torch.eye(len(places), dtype=torch.float64), zero)
+            none, basis = zero[:, None][:, :0], torch.eye(len(places), dtype=torch.float64)
+            return cls(zero, none, basis, torch.full_like(zero, stated**2))
         mean, columns = discrepancy.at(name, places)
         variance, basis = torch.linalg.eigh(columns @ columns.T)
         return cls(mean, columns, basis, variance.clamp(min=0.0))

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from ..data._points import nodes
 from ..data.observations import Observations
 from ..pde import Grid, Signature
-from ._discrepancy import Discrepancy, nodes
+from ._discrepancy import Discrepancy
 from ._latent import PHASES
 from ._log_posterior import CHUNK, LogPosterior
 from ._posterior import Diagnosis, Posterior
@@ -39,7 +40,10 @@ class Drawing:
         misfit = observations.values - predicted
         outputs = self._outputs(made, misfit, noise)
         seen = target.seen
-        predicted = predicted + seen.mean + seen.errors(misfit, noise, seen.columns, generator=self.generator)
+        if observations.field in drawn and not signature.evolves:
+            predicted = target.drawn(latents, generator=self.generator)
+        else:
+            predicted = predicted + seen.mean + seen.errors(misfit, noise, seen.columns, generator=self.generator)
         inputs, expected = self._inputs(made, drawn, outputs)
         phases = made[PHASES].mean(dim=0).T.unflatten(1, self.grid.shape) if PHASES in made else None
         return Posterior(
@@ -80,16 +84,16 @@ class Drawing:
         frames = self.signature.frames + 1 if self.signature.evolves else 1
         values = [made[c.name].double() for c in self.signature.outputs]
         if self.discrepancy is not None:
-            means, spreads = self.discrepancy.mean, self.discrepancy.spread
-            wide = torch.cat([spreads[c.name].flatten(1) for c in self.signature.outputs], dim=1)
+            where = nodes(self.signature, self.grid)
+            means, columns = zip(*(self.discrepancy.at(c.name, where) for c in self.signature.outputs), strict=True)
+            wide = torch.cat(columns)
             if self.target.seen.columns.shape[1]:
-                errors = self.target.seen.errors(misfit, noise, wide.T, generator=self.generator)
+                errors = self.target.seen.errors(misfit, noise, wide, generator=self.generator)
             else:  # an input was observed: nothing is learnt about the error of the outputs
-                columns = torch.randn(len(noise), len(wide), generator=self.generator, dtype=torch.float64)
-                errors = columns @ wide
+                drawn = torch.randn(len(noise), wide.shape[1], generator=self.generator, dtype=torch.float64)
+                errors = drawn @ wide.T
             parts = errors.chunk(len(values), dim=1)
-            pairs = zip(values, self.signature.outputs, parts, strict=True)
-            values = [value + means[channel.name].flatten() + part for value, channel, part in pairs]
+            values = [value + mean + part for value, mean, part in zip(values, means, parts, strict=True)]
         stacked = torch.stack([value.unflatten(1, (frames, *self.grid.shape)) for value in values], dim=2)
         return stacked
 

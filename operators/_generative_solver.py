@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
 from ..data import Dataset
 from ..pde import Grid, Problem, Symmetry, check_fields, frame_numbers
-from ..pde._weak_form import Places, WithWeakForm, listed
+from ..pde._weak_form import Places, WithWeakForm, in_the_clear, listed
 from ..training import Budget, Callback, History, ModuleSolver, Normalizer, Recipe, relative_l2
-from ..training._loop import Trainer
+from ..training._loop import Diverged, Trainer
 from ..training._physics import Answer, Physics
 from ..training._windows import Windows
 from ._declared import Carrier
@@ -34,7 +34,10 @@ from ._prior import Prior, standard_normal
 from ._trunk import points_of, resample
 
 AT_ONCE = 16384  # points at which trunks are evaluated at a time
-UNUSED = ("objective", "unroll", "noise", "symmetrise", "resolutions", "resample", "coarsen", "precision", "equation")
+UNUSED = (
+    *("objective", "unroll", "increment", "noise", "symmetrise", "resolutions", "resample", "coarsen"),
+    *("precision", "equation"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,11 @@ class GenerativeSolver(ModuleSolver, WithLatent):
     ) -> None:
         assert isinstance(problem, WithWeakForm)
         _refuse_unused(recipe)
+        if recipe.augment and not symmetries:
+            raise ValueError(
+                f"train.augment needs a problem that declares symmetries of the grid {physics.grid.shape}; "
+                f"{problem.name} declares none of it: leave train.augment out."
+            )
         self.problem, self.signature, self.grid, self.recipe = problem, problem.signature, physics.grid, recipe
         self.physics, self.weights, self.flux, self.symmetries = physics, weights, flux, tuple(symmetries)
         self.envelope, self.carriers = envelope, dict(carriers or {})
@@ -148,7 +156,7 @@ class GenerativeSolver(ModuleSolver, WithLatent):
         """Channels ``batch point`` in physical units."""
         bounded = self.network.bound(code)
         parts = [self._decoded(bounded, part) for part in points.split(AT_ONCE)]
-        clear = self.problem.clear(points, points.new_zeros(len(points)))
+        clear = self.clear(points)
         if not bool(clear.all()):  # inside an obstacle there is nothing
             parts = [
                 {name: value * free for name, value in part.items()}
@@ -223,6 +231,20 @@ class GenerativeSolver(ModuleSolver, WithLatent):
             found |= {channel.name: means[:, i] for i, channel in enumerate(self.signature.inputs)}
         return {name: value.to(latent) for name, value in found.items()}
 
+    @property
+    def phases(self) -> tuple[float, ...]:
+        return self.medium.phases
+
+    @property
+    def input_errors(self) -> dict[str, float]:
+        if self.medium.phases or self.signature.evolves:
+            return {}
+        sizes: list[float] = self.module.error_size.tolist()  # type: ignore[operator, assignment]
+        return {channel.name: size for channel, size in zip(self.signature.inputs, sizes, strict=True)}
+
+    def clear(self, points: Float[Tensor, "point dim"]) -> Bool[Tensor, " point"]:
+        return in_the_clear(self.problem, points)
+
     @torch.no_grad()
     def draw(
         self, latent: Float[Tensor, "batch latent"], points: Float[Tensor, "point dim"], *, generator: Generator
@@ -274,7 +296,12 @@ class GenerativeSolver(ModuleSolver, WithLatent):
             checkpoint=checkpoint,
             callbacks=callbacks,
         )
-        history = trainer.run()
+        try:
+            history = trainer.run()
+        except Diverged:
+            if trainer.best_state:  # the best weights are kept, and with them goes their own prior
+                settle(self, windows)
+            raise
         settle(self, windows)
         return history
 

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from ..data.observations import Observations
+from ..data.observations import Observations, check_clear
 from ..pde import Grid, Signature
 from ._discrepancy import Discrepancy, Seen
 from ._drawn_fields import Drawing
@@ -69,6 +69,11 @@ class Inversion:
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise ValueError(f"An inversion needs {name} of at least {value}, got {getattr(self, name)}.")
+        of_others = {"hmc": ("chains", "warmup", "draws"), "variational": ("rank",)}
+        for method, names in of_others.items():
+            for name in names:
+                if self.method != method and getattr(self, name) != getattr(type(self), name):
+                    raise ValueError(f"{name} is an option of the method {method}, and does nothing in {self.method}.")
         if self.chains * self.draws < self.samples and self.method == "hmc":
             raise ValueError(
                 f"{self.chains} chains of {self.draws} draws are fewer than the {self.samples} samples to keep."
@@ -156,8 +161,11 @@ def _target(
             "invert these observations one by one."
         )
     noise = None if first.noise is None else torch.tensor([float(o.noise or 0.0) for o in many], dtype=torch.float64)
-    seen = Seen.of(discrepancy, first.field, places[0])
-    return LogPosterior(model, first.field, places[0], torch.stack([o.values for o in many]), noise, seen, dtype)
+    check_clear(places[0], model.clear(places[0]))
+    seen = Seen.of(discrepancy, first.field, places[0], model.input_errors.get(first.field, 0.0))
+    phased = bool(model.phases) and first.field == signature.inputs[0].name
+    values = torch.stack([one.values for one in many])
+    return LogPosterior(model, first.field, places[0], values, noise, seen, dtype, phased)
 
 
 def _modes(target: LogPosterior, known: Known, how: Inversion, progress: Progress | None) -> Modes:

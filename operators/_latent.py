@@ -12,7 +12,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from ..pde import Grid
@@ -45,6 +46,20 @@ class WithLatent(ABC):
         self, latent: Float[Tensor, "batch latent"], points: Float[Tensor, "point dim"], *, generator: Generator
     ) -> Mapping[str, Tensor]:
         """Inputs by name, ``batch point``, drawn given the latent: a phase at each point, or a value with its noise."""
+
+    @property
+    def phases(self) -> tuple[float, ...]:
+        """Values of a medium of phases, in the order of their probabilities; none for continuous inputs."""
+        return ()
+
+    @property
+    def input_errors(self) -> Mapping[str, float]:
+        """Standard deviations of continuous inputs about ``fields``, as ``draw`` has them; none: no error."""
+        return {}
+
+    def clear(self, points: Float[Tensor, "point dim"]) -> Bool[Tensor, " point"]:
+        """Which points of the box are in the domain: all but those inside an obstacle."""
+        return torch.ones(len(points), dtype=torch.bool)
 
     @abstractmethod
     def encode(self, inputs: Float[Tensor, "batch channel *space"], grid: Grid) -> Float[Tensor, "batch latent"]:

@@ -3,7 +3,9 @@ r"""The posterior density of latents given observations, up to its constant, for
 .. math:: \log \pi(z, s) = \log p(z) - \tfrac12 \sum_j \Big[\frac{r_j^2}{\sigma^2 + \lambda_j}
           + \log(\sigma^2 + \lambda_j)\Big] + \log p(s),\qquad r = V^T(y - u(x; z) - \bar e)
 
-V, lambda   eigenvectors and eigenvalues of the model's own error at the sensors (``_discrepancy.py``)
+V, lambda   eigenvectors and eigenvalues of the model's own error at the sensors (``_discrepancy.py``); of an input that
+            is observed, V = 1 and lambda the square of the error about it that the model states. A reading of a medium
+            of phases a_k is a mixture, :math:`\log\sum_k p_k(x; z)\,N(y; a_k, \sigma^2)`
 sigma       standard deviation of the noise: given, or sought with z as :math:`\sigma = \sigma_0 e^{s}`,
             :math:`s \sim N(0, 1.5^2)`, :math:`\sigma_0` a tenth of the root mean square of the values: within two
             deviations from a twentieth to twenty times that, 46 to -6 dB
@@ -13,19 +15,21 @@ States are ``truth chain size``: one truth a set of values, all seen by the same
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Generator, Tensor
 
 from ._discrepancy import Seen
-from ._latent import WithLatent
+from ._latent import PHASES, WithLatent
 
 NOISE_SPREAD = 1.5  # of log sigma
 NOISE_SHARE = 0.1  # of the values' root mean square: the middle of sigma's prior
 CHUNK = 512  # latents a call of the model
+LEAST_CHANCE = 1e-12  # of a phase: what single precision leaves of one that is all but excluded has a logarithm
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +43,7 @@ class LogPosterior:
     noise: Float[Tensor, " truth"] | None
     seen: Seen
     dtype: torch.dtype = torch.float32  # of the model
+    phased: bool = False  # whether the field is a medium of phases
 
     def only(self, truth: int) -> LogPosterior:
         """That of one set of values."""
@@ -63,20 +68,43 @@ class LogPosterior:
 
     def predicted(self, state: Float[Tensor, "truth chain size"]) -> Float[Tensor, "truth chain point"]:
         """The field at the sensors, as the decoder has it."""
+        return self._decoded(state, self.field)
+
+    def _decoded(self, state: Float[Tensor, "truth chain size"], name: str) -> Float[Tensor, "truth chain point *rest"]:
         flat = self.latents(state).flatten(0, 1).to(self.dtype)
         places = self.places.to(self.dtype)
-        parts = [self.model.fields(part, places)[self.field] for part in flat.split(CHUNK)]
+        parts = [self.model.fields(part, places)[name] for part in flat.split(CHUNK)]
         return torch.cat(parts).double().unflatten(0, state.shape[:2])
+
+    def drawn(self, latents: Float[Tensor, "sample latent"], *, generator: Generator) -> Float[Tensor, "sample point"]:
+        """An observed input at the sensors, from its law given each latent."""
+        places, parts = self.places.to(self.dtype), latents.to(self.dtype).split(CHUNK)
+        return torch.cat([self.model.draw(part, places, generator=generator)[self.field] for part in parts]).double()
+
+    @functools.cached_property
+    def levels(self) -> Float[Tensor, " phase"] | None:
+        """Values of the phases, where a medium of phases is observed."""
+        return torch.tensor(self.model.phases, dtype=torch.float64) if self.phased else None
 
     def misfits(self, state: Float[Tensor, "truth chain size"]) -> Float[Tensor, "truth chain point"]:
         """Observed minus predicted, in the basis of the model's error."""
         return self.seen.rotated(self.values[:, None] - self.predicted(state))
 
     def variances(self, state: Float[Tensor, "truth chain size"]) -> Float[Tensor, "truth chain point"]:
-        return self.sigma(state)[..., None].square() + self.seen.variance
+        """Of the misfits: of the noise, of the model's own error, and of phases about their mean."""
+        variance = self.sigma(state)[..., None].square() + self.seen.variance
+        if self.levels is None:
+            return variance
+        chances = self._decoded(state, PHASES)
+        return variance + chances @ self.levels.square() - (chances @ self.levels).square()
 
     def likelihood(self, state: Float[Tensor, "truth chain size"]) -> Float[Tensor, "truth chain"]:
         """Its logarithm, without the constant."""
+        if self.levels is not None:
+            sigma = self.sigma(state)[..., None, None]
+            each = -0.5 * ((self.values[:, None, :, None] - self.levels) / sigma).square() - sigma.log()
+            chances = self._decoded(state, PHASES).clamp_min(LEAST_CHANCE)
+            return torch.logsumexp(chances.log() + each, dim=-1).sum(dim=-1)
         variance = self.variances(state)
         return -0.5 * (self.misfits(state).square() / variance + variance.log()).sum(dim=-1)
 

@@ -46,7 +46,7 @@ from ..pde._balls import Rule
 from ..pde._weak_form import WithWeakForm, minimises
 from ..training import Preset, Recipe
 from ..training._physics import Form as PhysicsForm
-from ..training._physics import Physics
+from ..training._physics import Physics, energy_cells
 from ._branches import Activation, Convolutional, Dense, Flat
 from ._declared import Carrier, Declared
 from ._generative import Components, Decoders, Generative, Medium
@@ -200,7 +200,8 @@ def build(
     _check(problem, medium, posterior=posterior, prior=prior, form=form, flux=flux, bounded=bounded)
     nets, on_balls = trunk == "multionet" or form == "mixed", form in ("mixed", "primal")
     _refuse_idle(
-        (nets, "MultiONets (trunk multionet, form mixed)", {"last": last, "harmonics": harmonics}),
+        (nets, "MultiONets (trunk multionet, form mixed)", {"last": last}),
+        (nets and any(axis.periodic for axis in grid.axes), "MultiONets on periodic axes", {"harmonics": harmonics}),
         (nets, "MultiONets (trunk multionet, form mixed)", {"trunk_activation": trunk_activation}),
         (nets, "MultiONets (trunk multionet, form mixed)", {"branch_activation": branch_activation}),
         (trunk == "waves" or form == "dual", "trunk waves and form dual", {"waves": waves}),
@@ -223,7 +224,7 @@ def build(
             f"use {_waves(problem, grid)}."
         )
     # squares of slopes are waves up to twice as short, which centres of cells integrate exactly
-    resolved = trunk == "waves" and not medium.phases and number < min(grid.shape)
+    resolved = trunk == "waves" and not medium.phases and number < min(energy_cells(problem.weak_domain(grid)))
     asked: PhysicsForm = "balls" if form in ("mixed", "primal") else form  # type: ignore[assignment]
     physics = Physics(problem, grid, balls=balls, form=asked, waves=number, fixed=resolved, **options)  # type: ignore[arg-type]
     _refuse_idle((physics.conditioned, "conditions that are not built in", {"edges": edges}))

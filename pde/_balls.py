@@ -22,7 +22,8 @@ The bias of a rule. For a linear F, the sum with the gradient is :math:`-c\,(\na
 
 1 for exact integration and not for a rule of finitely many points: 0.9876 for the published rule (grid points of 7 x 7
 inside the disc, plain mean), whose trained solution is therefore u / c, 1.25 % too large. Dividing by c leaves an error
-of order R². ``gauss`` needs no division: radii by Gauss and Jacobi, directions by Gauss and Gegenbauer, exact for v.
+of order R². ``gauss`` (radii by Gauss and Jacobi, directions by Gauss and Gegenbauer) is exact for v from 5 nodes on; at
+4 its c is 1.0066 in two dimensions, and divided out too.
 Zang and Koutsourelakis 2025 (arXiv 2502.06250); the correction is ours.
 """
 
@@ -98,6 +99,10 @@ def ball_rule(dim: int, nodes: int, kind: Rule = "gauss") -> BallRule:
         line = np.linspace(-1, 1, nodes)
         cube = np.array(list(itertools.product(line, repeat=dim)))
         inside = torch.from_numpy(cube[np.linalg.norm(cube, axis=1) < 1 - 1e-9])
+        if not len(inside) or not bool(inside.norm(dim=1).max() > 0):  # the middle alone sees no gradient
+            raise ValueError(
+                f"A grid rule with {nodes} points an axis has none off the middle of the ball: use 4 or more."
+            )
         return BallRule(inside, torch.full((len(inside),), 1 / len(inside), dtype=torch.float64))
     roots, shares = roots_jacobi(nodes, 0.0, dim - 1.0)  # the weight (1 + s)^{d-1} is r^{d-1} for r = (1 + s) / 2
     directions, parts = _sphere(dim, nodes)

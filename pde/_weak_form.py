@@ -119,8 +119,7 @@ class Functions:
 class WithWeakForm(ABC):
     """For problems whose solutions balance fluxes and densities on every ball of the domain.
 
-    What is not a balance of a ball is a pointwise *law* at points of the domain, or a *condition* at points of its
-    boundary.
+    What is not a balance of a ball is a *condition* at points of the boundary.
     """
 
     @abstractmethod
@@ -206,6 +205,13 @@ class WithWeakForm(ABC):
     def conditions(self, candidate: Candidate) -> Mapping[str, Tensor]:
         """Residuals ``batch point`` at boundary points, divided by their size."""
         return {}
+
+
+def in_the_clear(problem: object, points: Float[Tensor, "point dim"]) -> Bool[Tensor, " point"]:
+    """Which points of the box lie in the domain: all but those inside an obstacle that the problem declares."""
+    if not isinstance(problem, WithWeakForm):
+        return torch.ones(len(points), dtype=torch.bool, device=points.device)
+    return problem.clear(points, points.new_zeros(len(points)))
 
 
 def minimises(problem: WithWeakForm) -> bool:

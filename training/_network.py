@@ -172,13 +172,13 @@ class NetworkSolver(ModuleSolver):
         self._check_data(data)
         if self.recipe.augment:
             self._declared("augment")
-        unlimited = self.recipe.labels < 0
-        labels = None if unlimited else self.recipe.labels
-        windows = Windows(
-            data, self._prepare, unroll=self.recipe.unroll if self.signature.evolves else 1, labels=labels
-        )
+        labels = self.recipe.labels
+        if labels > 0 and not self.recipe.equation:  # of samples without a label there is nothing to learn
+            data, labels = data.subset(range(min(labels, len(data)))), -1
+        unroll = self.recipe.unroll if self.signature.evolves else 1
+        windows = Windows(data, self._prepare, unroll=unroll, labels=None if labels < 0 else labels)
         self.module["inputs"].fit(windows.inputs())  # type: ignore[operator]
-        if self.recipe.equation or not unlimited:
+        if self.recipe.equation or not labels:
             self.physics = self._physics()
             self._scale(data)
         else:

@@ -136,8 +136,7 @@ class Physics:
         return total + self.conditions(inputs, ask, generator)
 
     def _energy(self, inputs: Tensor, ask: Ask, generator: Generator) -> Tensor:
-        most = round(STRATA ** (1 / self.domain.dim))
-        cells = [min(most, axis.size - (axis.placement == "ends")) for axis in self.domain.axes]
+        cells = energy_cells(self.domain)
         places: Places = (
             centres(self.domain, cells) if self.fixed else draw_strata(self.domain, cells, generator=generator)
         )
@@ -203,6 +202,12 @@ class Physics:
         names = [channel.name for channel in self.posed.signature.inputs]
         given = {name: where(inputs[:, channel]) for channel, name in enumerate(names)}
         return Candidate(listed(points), given, answer.outputs, answer.gradients)
+
+
+def energy_cells(domain: Grid) -> list[int]:
+    """Cells an axis by which the energy is summed. Their centres integrate cos(k pi x) exactly for k < 2 cells."""
+    most = round(STRATA ** (1 / domain.dim))
+    return [min(most, axis.size - (axis.placement == "ends")) for axis in domain.axes]
 
 
 class Between:

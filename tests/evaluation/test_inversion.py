@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -17,7 +18,9 @@ from resolvent.evaluation._inverting import scores
 from resolvent.evaluation.calibration import coverage, likely, ranks, relative_error, wrong_cells
 from resolvent.operators._inference import Inversion
 from resolvent.operators._posterior import Posterior
+from resolvent.pde._weak_form import in_the_clear
 from resolvent.pde.darcy import Darcy
+from resolvent.pde.stokes import Stokes
 
 SETUP = {"resolution": 9, "train": 12, "validation": 8, "test": 2}
 MODEL = {"width": 12, "layers": 3, "code": 6, "hidden": "16"}
@@ -138,7 +141,7 @@ def test_a_run_is_trained_once_and_inverted_for_each_file(home: Path) -> None:
 
 
 def test_a_surrogate_inverts_as_the_run_does(home: Path) -> None:
-    """Bit for bit: same weights, same error of the model, same seed; and on another grid, without the truth."""
+    """Bit for bit: same weights, same error of the model, same seed; and without the truth."""
     outcome = solve(request(home))
     kept = Posterior.load(outcome.folder / outcome.run.inversions[0].folder / "posterior.nc")
     surrogate = load(outcome.folder)
@@ -151,6 +154,26 @@ def test_a_surrogate_inverts_as_the_run_does(home: Path) -> None:
     torch.testing.assert_close(surrogate.invert(blind, how=Inversion(**QUICK)).inputs, kept.inputs, rtol=0, atol=0)
     assert scores(found, blind.truth) == {}
     assert scores(found, seen.truth) == outcome.run.inversions[0].scores
+
+
+def test_a_posterior_is_wanted_on_another_grid(home: Path) -> None:
+    """Of twice as many cells: at the nodes of both it is the same, decoder, its measured error and all."""
+    surrogate, how = load(solve(request(home)).folder), Inversion(**QUICK)
+    fine, plain = (surrogate.invert(home / "obs.nc", how=how, resolution=n) for n in (17, None))
+    assert fine.outputs.shape == (40, 1, 17, 17)
+    torch.testing.assert_close(fine.latents, plain.latents, rtol=0, atol=0)
+    apart = fine.mean("pressure")[::2, ::2] - plain.mean("pressure")  # errors are drawn anew: 5 deviations of two means
+    assert bool((apart.abs() <= 5 * plain.std("pressure") * math.sqrt(2 / 40) + 1e-6).all())
+    expected = fine.expected[0, ::2, ::2], plain.expected[0]
+    torch.testing.assert_close(*expected, rtol=1e-5, atol=1e-5)
+
+
+def test_judging_anew_keeps_what_was_inverted(home: Path) -> None:
+    before = solve(request(home)).run.inversions
+    compared = solve(dataclasses.replace(request(home), observations=None, inversion={}, rivals=("mean",)))
+    assert "mean" in compared.run.compare
+    assert compared.run.inversions == before
+    assert "Inverted: obs.nc" in (compared.folder / "report.html").read_text()
 
 
 def test_what_cannot_be_inverted_is_refused_before_training(home: Path) -> None:
@@ -225,6 +248,11 @@ def test_commands_observe_solve_and_invert(
         (["--observe", "5", "--field", "velocity"], "no field 'velocity'"),
         (["--observe", "5", "--sample", "3", "--count", "2"], "Sample 3 is not among the 2"),
         (["--at", "words.txt"], "does not hold positions"),
+        (["--snr", "10"], "--snr belongs to sensors: add --observe 100"),
+        (["--output", "mine.nc"], "--output belongs to sensors"),
+        (["--hide-noise"], "--hide-noise belongs to sensors"),
+        (["--at", "words.txt", "--observe", "5"], "--observe belongs to sensors that are not given by --at"),
+        (["--at", "words.txt", "--layout", "grid"], "--layout belongs to sensors that are not"),
     ],
 )
 def test_bad_sensors_are_one_clear_line(
@@ -241,6 +269,39 @@ def test_bad_sensors_are_one_clear_line(
     assert status == 2
     assert told in err
     assert "Traceback" not in err
+
+
+def test_no_sensor_stands_in_an_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All nodes of a channel that can be observed, and none inside its cylinder; a given place there is refused."""
+    monkeypatch.chdir(tmp_path)
+    problem = Stokes()
+    grid = problem.grid(9)
+    free = int(in_the_clear(problem, grid.mesh().flatten(1).T).sum())
+    assert 0 < free < grid.size
+    made = ["generate", "stokes", "--resolution", "9", "--cache", "cache"]
+    status, _, err = said(main, [*made, "--observe", str(free)], capsys)
+    assert status == 0, err
+    seen = Observations.load(tmp_path / "obs.nc")
+    assert bool(in_the_clear(problem, seen.points).all())
+    assert len(seen) == free
+    status, _, err = said(main, [*made, "--observe", str(free + 1)], capsys)
+    assert f"Between 1 and {free} sensors" in err
+    (tmp_path / "inside.txt").write_text("0.1 0.1\n0.5 0.6\n")
+    status, _, err = said(main, [*made, "--at", "inside.txt"], capsys)
+    assert "inside its obstacle: point 1 is (0.5, 0.6)" in err
+    Observations("u", torch.tensor([[0.5, 0.6]]), torch.tensor([0.1]), 0.01).save("bad.nc")
+    with pytest.raises(ValueError, match="inside its obstacle"):
+        solve(Request(pde="stokes", model="dgno", observations=Path("bad.nc"), setup={"resolution": 9}, device="cpu"))
+
+
+def test_a_run_answers_or_inverts(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = ["--run", str(solve(request(home)).folder), "--output", "out.nc"]
+    status, _, err = said(solve_command, [*run, "--input", "a.nc", "--invert.method", "map"], capsys)
+    assert (status, "add --observations FILE" in err) == (2, True)
+    status, _, err = said(solve_command, [*run, "--input", "a.nc", "--observations", "obs.nc"], capsys)
+    assert (status, "leave one of them out" in err) == (2, True)
 
 
 def test_invert_options_need_observations(capsys: pytest.CaptureFixture[str]) -> None:

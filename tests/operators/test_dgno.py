@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from typing import Any
 
@@ -24,7 +25,7 @@ from resolvent.pde.darcy import Darcy
 from resolvent.pde.helmholtz import Helmholtz
 from resolvent.pde.poisson import Poisson
 from resolvent.pde.stokes import Stokes
-from resolvent.training import Recipe, relative_l2
+from resolvent.training import Diverged, Recipe, relative_l2
 from torch import Tensor
 
 SMALL = {"width": 16, "code": 8, "hidden": "32"}
@@ -292,7 +293,9 @@ def test_what_cannot_be_is_refused_in_one_line() -> None:
         ({"width": 0}, "at least 1"),
         ({"balls": 20}, "balls is an option of the balls"),
         ({"power": 0.0, "form": "dual"}, "power is an option of the balls"),
-        ({"harmonics": 2}, "harmonics is an option of MultiONets"),
+        ({"last": 2}, "last is an option of MultiONets"),
+        ({"harmonics": 2, "trunk": "multionet"}, "MultiONets on periodic axes"),
+        ({"rule": "grid", "nodes": 3, "form": "primal"}, "none off the middle"),
         ({"waves": 6, "trunk": "multionet"}, "waves is an option of trunk waves"),
         ({"channels": "8 8"}, "channels is an option of encoder cnn"),
         ({"divergence_weight": 2.0}, "divergence_weight is an option of posterior variational"),
@@ -305,6 +308,10 @@ def test_what_cannot_be_is_refused_in_one_line() -> None:
         built(Helmholtz(), Helmholtz().grid(9), waves=32, edges=50)
     with pytest.raises(ValueError, match=r"train\.unroll has no meaning"):
         built(problem, grid, Recipe(unroll=2))
+    with pytest.raises(ValueError, match=r"train\.increment has no meaning"):
+        built(problem, grid, Recipe(increment=False))
+    with pytest.raises(ValueError, match=r"train\.augment needs a problem that declares symmetries"):
+        built(problem, grid, Recipe(augment=True))
     with pytest.raises(ValueError, match="declares none"):
         built(registry.find_problem("advection").build(), registry.find_problem("advection").build().grid(16))
     with pytest.raises(ValueError, match=r"longer than those that travel in helmholtz.* use 32"):
@@ -373,6 +380,33 @@ def test_options_of_the_paper_build() -> None:
             options = {**chosen.model, **{"hidden": "16", "width": 8, "code": 4}}
             recipe = dataclasses.replace(Recipe(), **chosen.train)
             assert dgno.build(problem, problem.grid(17), recipe=recipe, **options).parameter_count > 0
+
+
+@pytest.mark.parametrize(("dim", "nodes", "waves", "fixed"), [(1, 17, 15, True), (1, 17, 16, False), (2, 9, 8, False)])
+def test_an_energy_is_summed_at_fixed_points_only_where_they_see_every_wave(
+    dim: int, nodes: int, waves: int, fixed: bool
+) -> None:
+    """16 cells store nothing of the sine with 16 half waves: it has no slope at their centres."""
+    problem = Poisson(dim=dim)
+    assert built(problem, problem.grid(nodes), waves=waves).physics.fixed is fixed
+
+
+def test_what_training_keeps_when_it_diverges_has_a_prior_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = Poisson()
+    grid, inputs, outputs = drawn(problem, 9)
+    solver = built(problem, grid, Recipe(epochs=3, batch=4))
+    learning, steps = solver._loss, itertools.count()
+
+    def diverging(*args: object) -> Tensor:
+        return learning(*args) * (math.nan if next(steps) > 6 else 1.0)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(solver, "_loss", diverging)
+    data = dataset(problem, grid, inputs, outputs)
+    with pytest.raises(Diverged):
+        solver.fit(data, validation=data)
+    latents = solver.encode(inputs, grid).detach()
+    assert float(latents.mean(dim=0).abs().max()) < 1e-3  # those of the training inputs are standard
+    assert solver.input_errors["source"] != 1.0
 
 
 def test_published_sizes() -> None:

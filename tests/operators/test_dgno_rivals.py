@@ -65,6 +65,21 @@ def test_few_labels_are_the_first(model: ModuleType, options: dict[str, object])
     assert not same(plain, trained(model, options, inside, **few))
 
 
+def test_few_labels_without_the_equation_are_a_small_data_set() -> None:
+    """Nothing is learned from inputs without a label, of problems without a weak form either."""
+    grid, inputs, outputs = samples()
+
+    def learned(count: int, **train: int) -> NetworkSolver:
+        torch.manual_seed(0)
+        solver = fno.build(PROBLEM, grid, width=8, modes=4, recipe=Recipe(epochs=2, batch=2, **train))
+        data = (inputs[:count], outputs[:count])
+        solver.fit(Dataset.from_tensors(*data, grid=grid, signature=PROBLEM.signature, problem="darcy"))
+        return solver
+
+    assert same(learned(8, labels=3), learned(3))
+    assert not same(learned(8, labels=3), learned(8))
+
+
 @pytest.mark.parametrize(("model", "options"), RIVALS)
 def test_the_equation_is_asked_of_the_answer_itself(model: ModuleType, options: dict[str, object]) -> None:
     """Between nodes an answer goes through its values at the nodes, and its gradient is that of what is told."""

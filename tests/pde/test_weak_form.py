@@ -92,6 +92,13 @@ def test_the_exact_solution_has_a_residual_of_the_square_of_the_radius(kind: str
     assert weak_residual(kind, nodes, 1e-4) < 1e-7
 
 
+def test_a_grid_without_points_off_the_middle_is_refused() -> None:
+    for nodes in (2, 3):
+        with pytest.raises(ValueError, match="4 or more"):
+            ball_rule(2, nodes, "grid")
+    assert ball_rule(2, 4, "grid").correction > 1
+
+
 @pytest.mark.parametrize(("nodes", "bias"), [(7, 1.24e-2), (9, 1.7e-3)])
 def test_without_the_correction_the_residual_stalls_at_the_bias(nodes: int, bias: float) -> None:
     for radius in (0.01, 1e-4):
@@ -130,26 +137,6 @@ def test_balls_stay_inside_and_fill_the_domain_evenly() -> None:
     assert float(torus.centres.min()) < 0.1, "a torus has no ends to keep away from"
     with pytest.raises(ValueError, match=r"half the domain, 1"):
         draw_balls(grid, ball_rule(2, 4), 4, [1.2], generator=torch.Generator())
-
-
-def test_a_two_phase_bar_has_no_mixed_residual() -> None:
-    """-(a u')' = 0, a = 5 left of 1/2 and 10 right of it, u(0) = 0, u(1) = 1: u' = s / a with the constant flux
-    s = 20/3. The law and the balance vanish, also on balls across the interface; a is nowhere differentiated, and the
-    strong residual a u'' + a' u' does not exist there. A flux that is not that of the law does not pass.
-    """
-    rule = ball_rule(1, 6)
-    grid = Grid.box(2, boundary="dirichlet")
-    balls = draw_balls(grid, rule, 200, [0.02, 0.2], generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    x = balls.points[:, 0]
-    a = torch.where(x < 0.5, 5.0, 10.0).double()
-    slope = 20 / 3 / a
-    flux = torch.full_like(x, 20 / 3)
-    assert float((flux - a * slope).abs().max()) < 1e-14
-    zero = torch.zeros(1, len(x), dtype=torch.float64)
-    assert float(balls.observe(Balance(flux[None, :, None], zero)).abs().max()) < 1e-11  # 1e-15 / R
-    kinkless = torch.ones_like(x) * a  # u = x: no kink, and so a flux that jumps
-    crossing = (balls.centres[:, 0] - 0.5).abs() < 0.5 * balls.radii
-    assert float(balls.observe(Balance(kinkless[None, :, None], zero))[0, crossing].abs().min()) > 1.0
 
 
 # ---------------------------------------------------------------------- what problems declare

@@ -8,6 +8,7 @@ import pytest
 import torch
 from resolvent.pde import Grid
 from resolvent.pde._weak_form import Functions, Lattice, Places, listed
+from resolvent.pde.darcy import Darcy
 from resolvent.pde.poisson import Poisson
 from resolvent.pde.stokes import Stokes
 from resolvent.training._physics import Answer, Between, Physics
@@ -52,6 +53,36 @@ def test_the_objective_vanishes_for_the_solution_and_only_there() -> None:
     assert energies[1] < min(energies[0], energies[2])
     # -1/2 of source times solution; mean squares over the nodes, walls included, are (32/33)² of the integrals
     assert energies[1] == pytest.approx(-0.5 * (33 / 32) ** 2, rel=0.02)
+
+
+def test_a_two_phase_bar_has_no_mixed_residual() -> None:
+    """a = 5 left of 7/16, 10 right of it, flux s = 3 - f x along x, u' = s / a: balance and law vanish on every ball,
+    also across the interface, where the slope jumps and the strong residual does not exist. A flux whose divergence is
+    right without the law, and a law that holds without the balance, are found out.
+    """
+    problem = Darcy(low=5.0, contrast=2.0, source=10.0)
+    grid = problem.grid(9)
+    inputs = torch.where(grid.mesh()[0] < 0.4, 5.0, 10.0)[None, None].double()
+    physics = Physics(problem, grid, balls=200, radii=(0.02, 0.2), nodes=6)
+
+    def loss(law: float = 1.0, more: float = 0.0, slope: float | None = None) -> float:
+        """The flux of the law times a number, with more of it that has no divergence; or that of a given slope."""
+
+        def ask(places: Places) -> Answer:
+            x = listed(places)[:, 0]
+            a = torch.where(x < 7 / 16, 5.0, 10.0).double()
+            flux = 3 - 10 * x if slope is None else slope * a
+            along = flux / a
+            sides = torch.stack([along, torch.zeros_like(x)], dim=-1)[None]
+            given = torch.stack([law * flux + more, torch.zeros_like(x)], dim=-1)[None]
+            return Answer({"pressure": torch.zeros_like(x)[None]}, {"pressure": sides}, {"flow": given})
+
+        return float(physics.loss(inputs, ask, torch.Generator().manual_seed(0)))
+
+    assert loss() < 1e-20  # squares of 1e-15 / R, times the source
+    assert loss(more=1.0) > 0.05 * 2**-4  # (1 / f l)², l a quarter: 0.16
+    assert loss(law=1.1) > 0.01 * 0.5  # a tenth of the source, on the largest balls
+    assert loss(slope=0.3) > 0.01  # the flux jumps, and feeds nothing elsewhere
 
 
 class Holed(Stokes):

@@ -1,0 +1,64 @@
+"""Sensors that see the input itself: continuous ones err as the model states, phases are drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from resolvent.data.observations import Observations
+
+from ._latent_waves import DOUBLE, GAUSSIAN, NOISE, SHORT, SIZE, Phases, Waves, assert_gaussian, found
+
+
+def test_an_observed_input_has_the_error_that_the_model_states():
+    """Readings of a source whose decoded value errs by 0.3, as white as the noise of 0.05."""
+
+    class Erring(Waves):
+        input_errors = {"source": 0.3}  # noqa: RUF012
+
+        def draw(self, latent, points, *, generator):
+            mean = self.fields(latent, points)["source"]
+            return {"source": mean + 0.3 * torch.randn(mean.shape, generator=generator, dtype=mean.dtype)}
+
+    points = torch.rand(12, 1, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
+    values = torch.sin(math.pi * points[:, 0]) + 0.4 * torch.sin(9 * math.pi * points[:, 0])
+    design = Waves().waves(points)
+    inverse = torch.linalg.inv(torch.eye(SIZE, dtype=DOUBLE) + design.T @ design / (NOISE**2 + 0.09))
+    mean = inverse @ design.T @ values / (NOISE**2 + 0.09)
+    how = dataclasses.replace(GAUSSIAN, samples=4000)
+    posterior = found(Erring(), Observations("source", points, values, NOISE), how)
+    assert_gaussian(posterior.latents, mean, inverse, 4000)
+    spread = (posterior.predicted - posterior.latents @ design.T).std(dim=0)
+    torch.testing.assert_close(spread, torch.full((12,), 0.3, dtype=DOUBLE), rtol=0.06, atol=0)  # 5 deviations
+
+
+def test_readings_of_phases_are_a_mixture():
+    """Two of six readings are of the higher phase; against two million draws of the prior, weighed."""
+    points = torch.linspace(0.1, 0.9, 6, dtype=DOUBLE)[:, None]
+    values = torch.tensor([1.1, 0.8, 1.0, 2.9, 3.2, 1.2], dtype=DOUBLE)
+    model = Phases()
+    draws = torch.randn(400_000, SIZE, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
+    high = model.high(draws, points)
+    low, up = (torch.exp(-0.5 * ((values - level) / 0.2).square()) for level in (1.0, 3.0))
+    weights = ((1 - high) * low + high * up).prod(dim=1)
+    weights /= weights.sum()
+    assert float(1 / weights.square().sum()) > 2000  # draws that count
+    where = torch.linspace(0.02, 0.98, 17, dtype=DOUBLE)[:, None]
+    expected = weights @ model.high(draws, where)
+    how = dataclasses.replace(SHORT, samples=1000, warmup=200, draws=200)
+    posterior = found(model, Observations("source", points, values, 0.2), how)
+    close = model.high(posterior.latents, where).mean(dim=0)
+    torch.testing.assert_close(close, expected, rtol=0, atol=0.06)  # 3 deviations of 0.5 / sqrt(600)
+    assert posterior.diagnosis.misfit < 2
+    assert set(posterior.predicted.unique().tolist()) == {1.0, 3.0}
+
+
+def test_sensors_inside_an_obstacle_are_refused():
+    class Holed(Waves):
+        def clear(self, points):
+            return points[:, 0] > 0.3
+
+    with pytest.raises(ValueError, match=r"2 of 3 observations lie outside.*point 0 is \(0.1\)"):
+        found(Holed(), Observations("heat", torch.tensor([[0.1], [0.2], [0.6]]), torch.ones(3), NOISE))
