@@ -25,17 +25,22 @@ from ..data._points import corners, nodes
 from ..pde import Grid, Signature
 from ._latent import WithLatent
 
+AT_ONCE = 32  # samples whose residuals are measured together
 LEAST = 8  # samples from which a spread is estimated
 
 
 @dataclass(frozen=True, eq=False)
 class Discrepancy:
-    """The mean error of every output, and its spread as columns; by the output's name, ``[time] *space``."""
+    """The mean error of every output, and its spread as columns; by the output's name, ``[time] *space``.
+
+    residual   mean of what the equation leaves at the codes of these samples, where the model knows it
+    """
 
     mean: Mapping[str, Float[Tensor, "*space"]]
     spread: Mapping[str, Float[Tensor, "column *space"]]
     grid: Grid
     signature: Signature
+    residual: float | None = None
 
     @property
     def columns(self) -> int:
@@ -50,15 +55,18 @@ class Discrepancy:
     def state(self) -> dict[str, Tensor]:
         """As named tensors, for a file."""
         parts = (("mean", self.mean), ("spread", self.spread))
-        return {f"{kind}.{name}": values for kind, part in parts for name, values in part.items()}
+        told = {f"{kind}.{name}": values for kind, part in parts for name, values in part.items()}
+        return told if self.residual is None else told | {"residual": torch.tensor(self.residual, dtype=torch.float64)}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor], grid: Grid, signature: Signature) -> Discrepancy:
         parts: dict[str, dict[str, Tensor]] = {"mean": {}, "spread": {}}
+        residual = float(state["residual"]) if "residual" in state else None
         for key, value in state.items():
             kind, _, name = key.partition(".")
-            parts[kind][name] = value.double()
-        return cls(parts["mean"], parts["spread"], grid, signature)
+            if name:
+                parts[kind][name] = value.double()
+        return cls(parts["mean"], parts["spread"], grid, signature, residual)
 
 
 def measured(model: WithLatent, data: Dataset, *, most: int = 200) -> Discrepancy | None:
@@ -72,6 +80,8 @@ def measured(model: WithLatent, data: Dataset, *, most: int = 200) -> Discrepanc
     with torch.no_grad():
         latents = model.encode(inputs, grid)
         made = model.fields(latents, nodes(signature, grid).to(latents))
+        left = [model.residual(part) for part in latents.split(AT_ONCE)]
+    asked = [part for part in left if part is not None]
     frames = torch.cat([inputs[:, None, : len(names)], outputs], dim=1) if signature.evolves else outputs[:, None]
     mean, spread = {}, {}
     for i, channel in enumerate(signature.outputs):
@@ -80,7 +90,8 @@ def measured(model: WithLatent, data: Dataset, *, most: int = 200) -> Discrepanc
         error = error if signature.evolves else error[:, 0]
         mean[names[i]] = error.mean(dim=0)
         spread[names[i]] = (error - mean[names[i]]) / math.sqrt(count - 1)
-    return Discrepancy(mean, spread, grid, signature)
+    residual = float(torch.cat(asked).mean()) if asked else None
+    return Discrepancy(mean, spread, grid, signature, residual)
 
 
 def _at_places(values: Tensor, places: Tensor, grid: Grid, signature: Signature) -> Tensor:

@@ -11,6 +11,7 @@ KL    for variational encoders, by one reparameterised draw; n points of the inp
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -239,11 +240,29 @@ class GenerativeSolver(ModuleSolver, WithLatent):
     def input_errors(self) -> dict[str, float]:
         if self.medium.phases or self.signature.evolves:
             return {}
-        sizes: list[float] = self.module.error_size.tolist()  # type: ignore[operator, assignment]
+        sizes: list[float] = self.module.error_size.tolist()  # type: ignore[operator]
         return {channel.name: size for channel, size in zip(self.signature.inputs, sizes, strict=True)}
 
     def clear(self, points: Float[Tensor, "point dim"]) -> Bool[Tensor, " point"]:
         return in_the_clear(self.problem, points)
+
+    @functools.cached_property
+    def _tested(self) -> Physics:
+        """All residuals at once: small balls would tell what is wrong at their size only."""
+        if self.physics.form == "dual":
+            return self.physics
+        return Physics(self.problem, self.grid, form="dual", waves=self.physics.waves)
+
+    def residual(self, latent: Float[Tensor, "batch latent"]) -> Float[Tensor, " batch"]:
+        """In the dual norm; a medium of phases is a relaxed draw, the same in every call."""
+        bounded = self.network.bound(self.prior.push(latent.to(self.device, torch.float32)))
+        generator = torch.Generator().manual_seed(0)
+        if self.medium.phases:
+            inputs = self.medium.relaxed(self._input_logits(bounded, self.nodes), generator)[:, None]
+        else:
+            inputs = self._input_means(bounded, self.nodes)
+        inputs = inputs.unflatten(-1, self.grid.shape)
+        return self._tested.loss(inputs, lambda places: self._answer(bounded, inputs, places), generator).to(latent)
 
     @torch.no_grad()
     def draw(

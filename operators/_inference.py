@@ -49,6 +49,8 @@ class Inversion:
     starts    from which the mode is sought
     steps     of the search for the mode, and of the variational fit
     rank      of the variational covariance, beside one deviation an unknown; 0: full
+    equation  as many virtual observables as the equation counts for: residuals of what is decoded, 0 each, with the
+              deviation that they have on held-out samples; not of laplace
     seed      of all that is drawn
     """
 
@@ -60,12 +62,13 @@ class Inversion:
     starts: int = 16
     steps: int = 300
     rank: int = 0
+    equation: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):
             raise ValueError(f"The method is one of {', '.join(get_args(Method))}; got {self.method!r}.")
-        least = {"samples": 2, "chains": 2, "warmup": 20, "draws": 4, "starts": 1, "steps": 1, "rank": 0}
+        least = {"samples": 2, "chains": 2, "warmup": 20, "draws": 4, "starts": 1, "steps": 1, "rank": 0, "equation": 0}
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise ValueError(f"An inversion needs {name} of at least {value}, got {getattr(self, name)}.")
@@ -74,6 +77,8 @@ class Inversion:
             for name in names:
                 if self.method != method and getattr(self, name) != getattr(type(self), name):
                     raise ValueError(f"{name} is an option of the method {method}, and does nothing in {self.method}.")
+        if self.equation and self.method == "laplace":
+            raise ValueError("laplace fits the readings alone: for the equation use hmc, variational or map.")
         if self.chains * self.draws < self.samples and self.method == "hmc":
             raise ValueError(
                 f"{self.chains} chains of {self.draws} draws are fewer than the {self.samples} samples to keep."
@@ -116,7 +121,7 @@ def invert_all(
 ) -> list[Posterior]:
     """Posteriors of several unknown states seen by the same sensors, found together."""
     started = time.perf_counter()
-    target = _target(model, many, signature, grid, discrepancy, dtype)
+    target = _target(model, many, signature, grid, discrepancy, dtype, how.equation)
     generator = Generator().manual_seed(how.seed)
     known = Known.of(target, generator)
     modes = _modes(target, known, how, progress)
@@ -148,6 +153,7 @@ def _target(
     grid: Grid,
     discrepancy: Discrepancy | None,
     dtype: torch.dtype,
+    equation: int,
 ) -> LogPosterior:
     places = [observations.places(signature, grid) for observations in many]
     first = many[0]
@@ -165,7 +171,13 @@ def _target(
     seen = Seen.of(discrepancy, first.field, places[0], model.input_errors.get(first.field, 0.0))
     phased = bool(model.phases) and first.field == signature.inputs[0].name
     values = torch.stack([one.values for one in many])
-    return LogPosterior(model, first.field, places[0], values, noise, seen, dtype, phased)
+    if equation and (discrepancy is None or discrepancy.residual is None):
+        raise ValueError(
+            "equation compares residuals with those on held-out samples, and none were measured: give the run "
+            "validation samples (--setup.validation), or leave equation out."
+        )
+    virtual = equation / discrepancy.residual if equation and discrepancy and discrepancy.residual else 0.0
+    return LogPosterior(model, first.field, places[0], values, noise, seen, dtype, phased, virtual)
 
 
 def _modes(target: LogPosterior, known: Known, how: Inversion, progress: Progress | None) -> Modes:

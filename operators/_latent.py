@@ -61,6 +61,12 @@ class WithLatent(ABC):
         """Which points of the box are in the domain: all but those inside an obstacle."""
         return torch.ones(len(points), dtype=torch.bool)
 
+    def residual(self, latent: Float[Tensor, "batch latent"]) -> Float[Tensor, " batch"] | None:
+        """How far what is decoded is from solving the equation for the decoded input: a square, 0 where it does;
+        differentiable. None for a model that knows no equation.
+        """
+        return None
+
     @abstractmethod
     def encode(self, inputs: Float[Tensor, "batch channel *space"], grid: Grid) -> Float[Tensor, "batch latent"]:
         """The latent that the model gives these inputs: the mean, where it gives a distribution."""

@@ -1,7 +1,7 @@
 r"""The posterior density of latents given observations, up to its constant, for several sets of values at once.
 
 .. math:: \log \pi(z, s) = \log p(z) - \tfrac12 \sum_j \Big[\frac{r_j^2}{\sigma^2 + \lambda_j}
-          + \log(\sigma^2 + \lambda_j)\Big] + \log p(s),\qquad r = V^T(y - u(x; z) - \bar e)
+          + \log(\sigma^2 + \lambda_j)\Big] - \frac{N}{2\rho^2} R(z)^2 + \log p(s),\qquad r = V^T(y - u(x; z) - \bar e)
 
 V, lambda   eigenvectors and eigenvalues of the model's own error at the sensors (``_discrepancy.py``); of an input that
             is observed, V = 1 and lambda the square of the error about it that the model states. A reading of a medium
@@ -9,6 +9,9 @@ V, lambda   eigenvectors and eigenvalues of the model's own error at the sensors
 sigma       standard deviation of the noise: given, or sought with z as :math:`\sigma = \sigma_0 e^{s}`,
             :math:`s \sim N(0, 1.5^2)`, :math:`\sigma_0` a tenth of the root mean square of the values: within two
             deviations from a twentieth to twenty times that, 46 to -6 dB
+
+R, rho^2    what the equation leaves of what is decoded, and its mean square at the codes of held-out samples: N virtual
+            observables, zero each, with the deviation that they have there
 
 States are ``truth chain size``: one truth a set of values, all seen by the same sensors.
 """
@@ -44,6 +47,7 @@ class LogPosterior:
     seen: Seen
     dtype: torch.dtype = torch.float32  # of the model
     phased: bool = False  # whether the field is a medium of phases
+    virtual: float = 0.0  # N / rho^2
 
     def only(self, truth: int) -> LogPosterior:
         """That of one set of values."""
@@ -100,6 +104,15 @@ class LogPosterior:
 
     def likelihood(self, state: Float[Tensor, "truth chain size"]) -> Float[Tensor, "truth chain"]:
         """Its logarithm, without the constant."""
+        seen = self._of_readings(state)
+        return seen - 0.5 * self.virtual * self._residual(state) if self.virtual else seen
+
+    def _residual(self, state: Float[Tensor, "truth chain size"]) -> Float[Tensor, "truth chain"]:
+        parts = self.latents(state).flatten(0, 1).to(self.dtype).split(CHUNK)
+        left = [part for part in map(self.model.residual, parts) if part is not None]
+        return torch.cat(left).double().unflatten(0, state.shape[:2])
+
+    def _of_readings(self, state: Float[Tensor, "truth chain size"]) -> Float[Tensor, "truth chain"]:
         if self.levels is not None:
             sigma = self.sigma(state)[..., None, None]
             each = -0.5 * ((self.values[:, None, :, None] - self.levels) / sigma).square() - sigma.log()

@@ -22,8 +22,8 @@ The bias of a rule. For a linear F, the sum with the gradient is :math:`-c\,(\na
 
 1 for exact integration and not for a rule of finitely many points: 0.9876 for the published rule (grid points of 7 x 7
 inside the disc, plain mean), whose trained solution is therefore u / c, 1.25 % too large. Dividing by c leaves an error
-of order R². ``gauss`` (radii by Gauss and Jacobi, directions by Gauss and Gegenbauer) is exact for v from 5 nodes on; at
-4 its c is 1.0066 in two dimensions, and divided out too.
+of order R². ``gauss`` (radii by Gauss and Jacobi, directions by Gauss and Gegenbauer) is exact for v from 5 nodes on;
+at 4 its c is 1.0066 in two dimensions, and divided out too.
 Zang and Koutsourelakis 2025 (arXiv 2502.06250); the correction is ours.
 """
 

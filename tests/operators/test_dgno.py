@@ -12,6 +12,7 @@ import pytest
 import torch
 from resolvent.data import Dataset
 from resolvent.evaluation import registry
+from resolvent.evaluation._request import preset_of
 from resolvent.operators import dgno
 from resolvent.operators._declared import Declared
 from resolvent.operators._generative import Components
@@ -52,7 +53,7 @@ def built(problem: Problem, grid: Grid, recipe: Recipe | None = None, **options:
 # ---------------------------------------------------------------------- labels
 
 
-@pytest.mark.parametrize("form", ["energy", "primal", "mixed"])
+@pytest.mark.parametrize("form", ["energy", "dual", "primal", "mixed"])
 def test_training_without_labels_is_the_same_bit_for_bit_when_there_are_none(
     form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -371,15 +372,51 @@ def test_curvatures_are_second_derivatives() -> None:
     torch.testing.assert_close(bends[1, 0], expected, rtol=1e-3, atol=1e-3)
 
 
-def test_options_of_the_paper_build() -> None:
-    for (preset, name), chosen in dgno.PRESETS.items():
-        if preset == "paper":
-            problem = registry.find_problem(name).build(
-                **({"low": 5.0, "contrast": 2.0, "source": 10.0} if name == "darcy" else {"boundary": "dirichlet"})
-            )
-            options = {**chosen.model, **{"hidden": "16", "width": 8, "code": 4}}
-            recipe = dataclasses.replace(Recipe(), **chosen.train)
-            assert dgno.build(problem, problem.grid(17), recipe=recipe, **options).parameter_count > 0
+@pytest.mark.parametrize(
+    ("problem", "nodes", "encoder", "decoder", "fluxes"),
+    [
+        pytest.param(TWO_PHASE, 29, 595_328, 94_005, 2, id="two phases"),
+        pytest.param(Darcy(law="log_normal"), 29, 140_416, 114_206, 0, id="smooth"),
+        pytest.param(Burgers(boundary="dirichlet"), 128, 82_496, 114_206, 0, id="burgers"),
+    ],
+)
+def test_published_sizes(problem: Problem, nodes: int, encoder: int, decoder: int, fluxes: int) -> None:
+    """Parameters of the preset's encoder and of each decoder of an output."""
+    chosen = preset_of(dgno, "paper", problem)[0]
+    recipe = dataclasses.replace(Recipe(), **chosen.train)
+    network = dgno.build(problem, problem.grid(nodes), recipe=recipe, **chosen.model).network
+    count = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
+    assert count["encoder"] == encoder
+    assert count["outputs"] == decoder
+    assert count["fluxes"] == fluxes * decoder
+    assert isinstance(network.outputs.each[0], Products)
+    assert not isinstance(network.outputs.each[0], Waves)
+
+
+def test_what_the_equation_leaves_is_the_distance_to_its_solution() -> None:
+    """Of any latent, |grad e|² over (l times the source's root mean square)², e from the reference's answer to the
+    decoded input: nothing is trained here, and e is as large as the answer.
+    """
+    problem = Poisson()
+    grid = problem.grid(65)
+    solver = built(problem, grid)
+    latent = torch.randn(3, solver.latent_size)
+    with torch.no_grad():
+        found = solver.fields(latent, grid.mesh(dtype=torch.float32).flatten(1).T)
+    source, answer = (found[name].double().unflatten(1, (1, *grid.shape)) for name in ("source", "potential"))
+    away = (answer - problem.reference()(source, grid))[:, 0]
+    slopes = [(away.diff(dim=axis) * 64).square().sum(dim=(1, 2)) / 64**2 for axis in (1, 2)]
+    expected = sum(slopes) / (solver.physics.length * source.square().mean(dim=(1, 2, 3)).sqrt()) ** 2
+    torch.testing.assert_close(solver.residual(latent).double(), expected, rtol=0.02, atol=0)  # (pi k / 64)² / 12
+
+
+def test_a_medium_of_phases_is_relaxed_for_the_equation() -> None:
+    solver = built(TWO_PHASE, TWO_PHASE.grid(9))
+    latent = torch.randn(2, solver.latent_size, requires_grad=True)
+    left = solver.residual(latent)
+    assert torch.equal(left, solver.residual(latent))
+    (slope,) = torch.autograd.grad(left.sum(), latent)
+    assert bool((slope.norm(dim=1) > 0).all())
 
 
 @pytest.mark.parametrize(("dim", "nodes", "waves", "fixed"), [(1, 17, 15, True), (1, 17, 16, False), (2, 9, 8, False)])
@@ -407,23 +444,3 @@ def test_what_training_keeps_when_it_diverges_has_a_prior_of_its_own(monkeypatch
     latents = solver.encode(inputs, grid).detach()
     assert float(latents.mean(dim=0).abs().max()) < 1e-3  # those of the training inputs are standard
     assert solver.input_errors["source"] != 1.0
-
-
-def test_published_sizes() -> None:
-    """Darcy on two phases: encoder 595,328, and 94,005 for each decoder of 5 x 100."""
-    grid = TWO_PHASE.grid(29)
-    options = {
-        "trunk": "multionet",
-        "form": "mixed",
-        "flux": "one",
-        "encoder": "fc",
-        "hidden": "512 256",
-        "bounded": True,
-    }
-    network = dgno.build(TWO_PHASE, grid, **options).network
-    count = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
-    assert count["encoder"] == 595_328
-    assert count["outputs"] == 94_005
-    assert count["fluxes"] == 2 * 94_005
-    assert isinstance(network.outputs.each[0], Products)
-    assert not isinstance(network.outputs.each[0], Waves)

@@ -1,4 +1,4 @@
-"""Sensors that see the input itself: continuous ones err as the model states, phases are drawn."""
+"""What is observed beside the solution: the input itself, and the equation."""
 
 from __future__ import annotations
 
@@ -8,8 +8,49 @@ import math
 import pytest
 import torch
 from resolvent.data.observations import Observations
+from resolvent.operators._discrepancy import Discrepancy
+from resolvent.operators._inference import Inversion
 
-from ._latent_waves import DOUBLE, GAUSSIAN, NOISE, SHORT, SIZE, Phases, Waves, assert_gaussian, found
+from ._latent_waves import (
+    DOUBLE,
+    GAUSSIAN,
+    GRID,
+    NOISE,
+    SHORT,
+    SIGNATURE,
+    SIZE,
+    Phases,
+    Waves,
+    assert_gaussian,
+    found,
+    seen,
+)
+
+
+def test_the_equation_counts_for_so_many_observations():
+    """Of zero: twenty of c z, whose mean square is 1/2 on held-out samples, beside readings of the solution."""
+    towards = torch.tensor([1.0, -2.0, 0.5, 1.0], dtype=DOUBLE)
+
+    class Tied(Waves):
+        def residual(self, latent):
+            return (latent @ towards).square()
+
+    _, observations = seen(Waves(), noise=0.2)
+    nothing = {"heat": torch.zeros(17, dtype=DOUBLE)}, {"heat": torch.zeros(1, 17, dtype=DOUBLE)}
+    held_out = Discrepancy(*nothing, GRID, SIGNATURE, residual=0.5)
+    kept = Discrepancy.from_state(held_out.state(), GRID, SIGNATURE)
+    assert kept.residual == 0.5
+    how = dataclasses.replace(SHORT, equation=20)
+    posterior = found(Tied(), observations, how, discrepancy=kept)
+    design = Waves().waves(observations.points, 2.0)
+    precision = torch.eye(SIZE, dtype=DOUBLE) + design.T @ design / 0.04 + 40 * torch.outer(towards, towards)
+    covariance = torch.linalg.inv(precision)
+    mean = covariance @ design.T @ observations.values / 0.04
+    assert_gaussian(posterior.latents, mean, covariance, posterior.diagnosis.ess)
+    with pytest.raises(ValueError, match="none were measured"):
+        found(Tied(), observations, how)
+    with pytest.raises(ValueError, match="laplace fits the readings alone"):
+        Inversion(method="laplace", equation=3)
 
 
 def test_an_observed_input_has_the_error_that_the_model_states():
