@@ -15,7 +15,7 @@ from resolvent.evaluation.registry import find_problem
 from resolvent.pde import Axis, Grid, Symmetry, square_symmetries
 from resolvent.training import Callback, Interrupted, NetworkSolver, Recipe, relative_l2
 from resolvent.training._average import Average
-from resolvent.training._optimizer import optimizers_of
+from resolvent.training._optimizer import optimizers_of, orthogonal
 from resolvent.training._resample import coarser, resample, restrict
 from resolvent.training._schedule import learning_rate
 from torch import Tensor, nn
@@ -131,6 +131,17 @@ def test_muon_is_that_of_torch_without_its_rounding(shape: tuple[int, int], monk
     monkeypatch.setattr(Tensor, "bfloat16", Tensor.float)
     assert torch.equal(ours, after(theirs))
     assert not torch.equal(ours, rounded)
+
+
+@pytest.mark.parametrize("size", [1e-18, 1e-20, 1e-35, 1e-41])
+def test_rows_that_fade_cost_no_denormal_arithmetic(size: float):
+    """Rows without a gradient fade by 0.95 a step. What is left is exactly nothing: no denormal number is ever met."""
+    torch.manual_seed(0)
+    matrix = torch.randn(40, 60)
+    matrix[:10] *= size
+    found = orthogonal(matrix)
+    assert bool((found[:10] == 0).all())
+    torch.testing.assert_close(found[10:], orthogonal(matrix[10:]), rtol=1e-4, atol=1e-6)
 
 
 def test_muon_resumes_bit_for_bit(tmp_path: Path):
