@@ -27,7 +27,7 @@ from torch.optim import Optimizer
 from ._recipe import Recipe
 
 MOMENTUM, STEPS, COEFFICIENTS = 0.95, 5, (3.4445, -4.7750, 2.0315)  # those of the source
-NOTHING = 1e-8  # entries of a matrix of norm 1 that five steps leave below 4e-6
+NOTHING = 1e-8  # entries of a matrix of norm 1 that five steps leave below 5e-6
 
 
 def optimizers_of(parameters: Sequence[nn.Parameter], recipe: Recipe) -> list[Optimizer]:
@@ -69,7 +69,7 @@ def orthogonal(matrix: Float[Tensor, "row column"]) -> Float[Tensor, "row column
     """Near U V' of the matrix U S V': singular values s / |S| go to a s + b s^3 + c s^5 in every step."""
     a, b, c = COEFFICIENTS
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    # rows that get no gradient fade through numbers whose products are denormal, by which steps took up to 46 times as long
+    # rows without a gradient fade through numbers whose products are denormal: steps took up to 46 times as long
     wide = F.hardshrink(wide / wide.norm().clamp(min=1e-7), NOTHING)
     for _ in range(STEPS):
         gram = wide @ wide.T
