@@ -305,6 +305,7 @@ def test_no_sensor_stands_in_an_obstacle(
     Observations("u", torch.tensor([[0.5, 0.6]]), torch.tensor([0.1]), 0.01).save("bad.nc")
     with pytest.raises(ValueError, match="inside its obstacle"):
         solve(Request(pde="stokes", model="dgno", observations=Path("bad.nc"), setup={"resolution": 9}, device="cpu"))
+    assert not Path("runs").exists()  # nothing was trained before
 
 
 def test_a_run_answers_or_inverts(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,8 +8,9 @@ import math
 import pytest
 import torch
 from resolvent.data.observations import Observations
-from resolvent.operators._discrepancy import Discrepancy
+from resolvent.operators._discrepancy import Discrepancy, Seen
 from resolvent.operators._inference import Inversion
+from resolvent.operators._log_posterior import LogPosterior
 
 from ._latent_waves import (
     DOUBLE,
@@ -73,6 +74,19 @@ def test_an_observed_input_has_the_error_that_the_model_states():
     assert_gaussian(posterior.latents, mean, inverse, 4000)
     spread = (posterior.predicted - posterior.latents @ design.T).std(dim=0)
     torch.testing.assert_close(spread, torch.full((12,), 0.3, dtype=DOUBLE), rtol=0.06, atol=0)  # 5 deviations
+
+
+def test_the_likelihood_of_phases_is_that_of_either():
+    """Of each reading p N(y; 3, 0.04) + (1 - p) N(y; 1, 0.04), times the noise's deviation and sqrt(2 pi)."""
+    points = torch.linspace(0.1, 0.9, 3, dtype=DOUBLE)[:, None]
+    values, states = torch.tensor([1.1, 2.0, 2.9], dtype=DOUBLE), 0.03 * torch.randn(1, 5, SIZE, dtype=DOUBLE)
+    noise, seen_by = torch.tensor([0.2], dtype=DOUBLE), Seen.of(None, "source", points)
+    target = LogPosterior(Phases(), "source", points, values[None], noise, seen_by, DOUBLE, phased=True)
+    high = Phases().high(states[0], points)
+    low, up = (torch.exp(-0.5 * ((values - level) / 0.2).square()) / 0.2 for level in (1.0, 3.0))
+    torch.testing.assert_close(target.likelihood(states)[0], (high * up + (1 - high) * low).log().sum(dim=1))
+    spread = target.variances(states)[0]
+    torch.testing.assert_close(spread, 0.04 + 4 * high * (1 - high))  # of the mean, for curvature and misfit
 
 
 def test_readings_of_phases_are_a_mixture():
