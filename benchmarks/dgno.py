@@ -19,9 +19,10 @@ Stokes: cylinder, 57 x 29 nodes. Truth: finite volumes on an eight times finer g
 
 The training data hold zeros in place of solutions: there is nothing that could be learned from. Rivals minimise the
 same energy, of the functions that they answer (fno: cubic splines between its nodes). Rows are kept in
-``results/dgno.json``; what is there is not run again. Options were chosen on other samples than the 200; of the rivals
-optimizer, batch and rate were searched, their sizes are usual ones. Seconds are of the clock, one row on its core: rows
-of different machines had different numbers of steps.
+``results/dgno.json``; what is there of this machine is not run again. Options were chosen on other samples than the
+200; of the rivals optimizer, batch and rate were searched, their sizes are usual ones. Seconds are of the clock, one row
+on its core: within them, machines take different numbers of steps. Rows of AMD EPYC had PyTorch's own Muon, which
+rounds to bfloat16.
 """
 
 from __future__ import annotations
@@ -220,7 +221,10 @@ def page(rows: Mapping[str, _rows.Row]) -> str:
     made = list(dict.fromkeys(_made(row) for row in rows.values()))
     order = sorted(
         rows.values(),
-        key=lambda r: (list(CASES).index(r["case"]), r["seconds"], list(ENTRIES).index(r["model"]), r["seed"]),
+        key=lambda r: (
+            *(list(CASES).index(r["case"]), r["seconds"], made.index(_made(r))),
+            *(list(ENTRIES).index(r["model"]), r["seed"]),
+        ),
     )
     for row in order:
         kept = row.get("input", {})
@@ -268,7 +272,7 @@ def main() -> int:
             for name, model in ROWS:
                 if name in options.only and model in options.models:
                     measure = functools.partial(run, name, model, seconds, seed)
-                    rows.once(f"{name}/{model}/{seconds:g} s/{seed}", measure, told)
+                    rows.once(f"{name}/{model}/{seconds:g} s/{seed}/{machine()}", measure, told)
     return _rows.verdict(goals(rows.kept), options)
 
 
