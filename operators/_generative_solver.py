@@ -11,6 +11,7 @@ KL    for variational encoders, by one reparameterised draw; n points of the inp
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -247,14 +248,20 @@ class GenerativeSolver(ModuleSolver, WithLatent):
         return in_the_clear(self.problem, points)
 
     @functools.cached_property
-    def _tested(self) -> Physics:
-        """All residuals at once: small balls would tell what is wrong at their size only."""
+    def _tested(self) -> Physics | None:
+        """All residuals at once: small balls would tell what is wrong at their size only. None around an obstacle for
+        which the problem declares no functions.
+        """
         if self.physics.form == "dual":
             return self.physics
-        return Physics(self.problem, self.grid, form="dual", waves=self.physics.waves)
+        with contextlib.suppress(ValueError):
+            return Physics(self.problem, self.grid, form="dual", waves=self.physics.waves)
+        return None
 
-    def residual(self, latent: Float[Tensor, "batch latent"]) -> Float[Tensor, " batch"]:
+    def residual(self, latent: Float[Tensor, "batch latent"]) -> Float[Tensor, " batch"] | None:
         """In the dual norm; a medium of phases is a relaxed draw, the same in every call."""
+        if self._tested is None:
+            return None
         bounded = self.network.bound(self.prior.push(latent.to(self.device, torch.float32)))
         generator = torch.Generator().manual_seed(0)
         if self.medium.phases:

@@ -21,6 +21,7 @@ from resolvent.operators._generative_start import measure
 from resolvent.operators._latent import PHASES
 from resolvent.operators._waves import Products, Waves
 from resolvent.pde import Grid, Problem
+from resolvent.pde._weak_form import Functions
 from resolvent.pde.burgers import Burgers
 from resolvent.pde.darcy import Darcy
 from resolvent.pde.helmholtz import Helmholtz
@@ -410,10 +411,20 @@ def test_what_the_equation_leaves_is_the_distance_to_its_solution() -> None:
     torch.testing.assert_close(solver.residual(latent).double(), expected, rtol=0.02, atol=0)  # (pi k / 64)² / 12
 
 
+def test_around_an_obstacle_without_functions_the_equation_leaves_nothing_that_is_known() -> None:
+    class Holed(Stokes):
+        def functions(self, waves: int) -> dict[str, Functions]:
+            return {}
+
+    solver = built(Holed(), Holed().grid(17), trunk="multionet", form="primal")
+    assert solver.residual(torch.zeros(1, solver.latent_size)) is None
+
+
 def test_a_medium_of_phases_is_relaxed_for_the_equation() -> None:
     solver = built(TWO_PHASE, TWO_PHASE.grid(9))
     latent = torch.randn(2, solver.latent_size, requires_grad=True)
     left = solver.residual(latent)
+    assert left is not None
     assert torch.equal(left, solver.residual(latent))
     (slope,) = torch.autograd.grad(left.sum(), latent)
     assert bool((slope.norm(dim=1) > 0).all())
