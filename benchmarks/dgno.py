@@ -234,7 +234,7 @@ def page(rows: Mapping[str, _rows.Row]) -> str:
         cells += [f"{kept['error']:.4f}" + (f", {kept['wrong']:.1%} wrong" if "wrong" in kept else "") if kept else ""]
         cells += [CASES[row["case"]].published.get(row["model"], "")]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
-    machines = [f"Machine {number}: {text}." for number, text in enumerate(made, start=1)]
+    machines = [f"- Machine {number}: {text}." for number, text in enumerate(made, start=1)]
     short = [f"Falls short: {line}." for line in goals(rows)] or ["All goals are met."]
     head = ["# DGNO without labels", "", "`python benchmarks/dgno.py`; relative L2 over 200 unseen samples."]
     tail = (__doc__ or "").partition("Laws. ")[2]
