@@ -23,19 +23,19 @@ from torch import Generator, Tensor, nn
 
 from ..data import Dataset
 from ..pde import Grid, Problem, Symmetry, check_fields, frame_numbers
-from ..pde._weak_form import Places, WithWeakForm, in_the_clear, listed
+from ..pde._weak_form import WithWeakForm
 from ..training import Budget, Callback, History, ModuleSolver, Normalizer, Recipe, relative_l2
 from ..training._loop import Diverged, Trainer
-from ..training._physics import Answer, Physics
+from ..training._physics import Physics
 from ..training._windows import Windows
 from ._declared import Carrier
-from ._generative import Envelope, Generative, Medium, enveloped, opened, picked
+from ._generative import Envelope, Generative, Medium
+from ._generative_fields import DecodedFields
 from ._generative_start import measure, settle
 from ._latent import PHASES, WithLatent
 from ._prior import Prior, standard_normal
 from ._trunk import points_of, resample
 
-AT_ONCE = 16384  # points at which trunks are evaluated at a time
 UNUSED = (
     *("objective", "unroll", "increment", "noise", "symmetrise", "resolutions", "resample", "coarsen"),
     *("precision", "equation"),
@@ -61,9 +61,7 @@ class GenerativeSolver(ModuleSolver, WithLatent):
     """A generative model between the units of a problem.
 
     physics   the objective without labels, of the training grid
-    envelope  factors that build boundary conditions in, by name of the output, where decoders do not do so themselves
-    carriers  what the decoded input brings into a potential by itself, by name
-    flux      ``none`` (primal form), ``one`` for all phases, or one for each of ``phases``
+    flux, envelope, carriers  as of ``DecodedFields``
     """
 
     def __init__(
@@ -88,13 +86,21 @@ class GenerativeSolver(ModuleSolver, WithLatent):
                 f"{problem.name} declares none of it: leave train.augment out."
             )
         self.problem, self.signature, self.grid, self.recipe = problem, problem.signature, physics.grid, recipe
-        self.physics, self.weights, self.flux, self.symmetries = physics, weights, flux, tuple(symmetries)
-        self.envelope, self.carriers = envelope, dict(carriers or {})
-        self.medium = Medium(problem.phases)
+        self.physics, self.weights, self.symmetries = physics, weights, tuple(symmetries)
         channels = len(self.signature.inputs)
         inputs = Normalizer(channels, self.grid.shape, recipe.normalise)
         self.module = nn.ModuleDict({"network": network, "prior": prior, "inputs": inputs})
-        sizes = {"outputs": len(self._names()), "centre": channels, "spread": channels, "error": channels}
+        self.decoded = DecodedFields(
+            problem,
+            self.signature,
+            network,
+            self.module,
+            physics,
+            flux=flux,
+            envelope=envelope,
+            carriers=carriers or {},
+        )
+        sizes = {"outputs": len(self.decoded.names), "centre": channels, "spread": channels, "error": channels}
         for name, count in sizes.items():
             self.module.register_buffer(f"{name}_size", torch.ones(count))
         self.nodes = points_of(self.grid, dtype=torch.float32)
@@ -108,6 +114,10 @@ class GenerativeSolver(ModuleSolver, WithLatent):
     @property
     def prior(self) -> Prior:
         return self.module["prior"]  # type: ignore[return-value]
+
+    @property
+    def medium(self) -> Medium:
+        return self.decoded.medium
 
     @property
     def parameter_count(self) -> int:
@@ -129,84 +139,23 @@ class GenerativeSolver(ModuleSolver, WithLatent):
     ) -> Float[Tensor, "batch *rest"]:
         code = self._code(inputs, grid)
         points = points_of(grid, dtype=torch.float32).to(self.device)
-        if not self.signature.evolves:
-            return self._stacked(self._outputs(code, points)).unflatten(-1, grid.shape).to(inputs)
         times = self.signature.times if times is None else times
-        frame_numbers(times, self.signature.spacing)  # the same refusals as of every solver
-        frames = [
-            self._stacked(self._outputs(code, torch.cat([points, torch.full_like(points[:, :1], time)], dim=1)))
-            for time in times
-        ]
-        return torch.stack(frames, dim=1).unflatten(-1, grid.shape).to(inputs)
-
-    def _stacked(self, outputs: Mapping[str, Tensor]) -> Float[Tensor, "batch channel point"]:
-        return torch.stack([outputs[channel.name] for channel in self.signature.outputs], dim=1)
+        if self.signature.evolves:
+            frame_numbers(times, self.signature.spacing)  # the same refusals as of every solver
+        shown = functools.partial(self.decoded.shown, self.network.bound(code))
+        return self.decoded.at_nodes(shown, points, times).unflatten(-1, grid.shape).to(inputs)
 
     def _code(self, inputs: Tensor, grid: Grid) -> Float[Tensor, "batch code"]:
         """The mean of the encoder, before its bound."""
         check_fields(inputs, grid, len(self.signature.inputs))
         if grid.shape != self.grid.shape:
-            if self.recipe.normalise == "pointwise" and self.grid.dim != grid.dim:
+            if self.grid.dim != grid.dim:
                 raise ValueError(f"The model was trained on a grid {self.grid.shape}; it was asked for {grid.shape}.")
             inputs = resample(inputs, grid, self.grid, "linear" if self.medium.phases else "cubic")
         return self._encoded(inputs.to(self.device, torch.float32))[0]
 
     def _encoded(self, values: Tensor) -> tuple[Tensor, Tensor | None]:
         return self.network.encode(self.module["inputs"](values))
-
-    def _outputs(self, code: Tensor, points: Tensor) -> dict[str, Tensor]:
-        """Channels ``batch point`` in physical units."""
-        bounded = self.network.bound(code)
-        parts = [self._decoded(bounded, part) for part in points.split(AT_ONCE)]
-        clear = self.clear(points)
-        if not bool(clear.all()):  # inside an obstacle there is nothing
-            parts = [
-                {name: value * free for name, value in part.items()}
-                for part, free in zip(parts, clear.to(points).split(AT_ONCE), strict=True)
-            ]
-        return {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}
-
-    def _decoded(self, bounded: Tensor, points: Tensor) -> dict[str, Tensor]:
-        assert isinstance(self.problem, WithWeakForm)
-        if self.problem.potentials:
-            return dict(self._from_potentials(bounded, points)[0])
-        values = self.network.outputs(bounded, points)
-        return enveloped(*self._sized(), self.envelope, points, values)[0]
-
-    def _from_potentials(self, bounded: Tensor, points: Tensor) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
-        assert isinstance(self.problem, WithWeakForm)
-        raw = self.network.outputs.with_curvatures(bounded, points)
-        sized = [
-            {name: size * part[:, number] for number, (name, size) in enumerate(zip(*self._sized(), strict=True))}
-            for part in raw
-        ]
-        for name, carrier in self.carriers.items():
-            given = self._input_means(bounded, carrier.sensors.to(points))[:, 0]
-            brought = opened(carrier.bends(given, points), points.shape[1])
-            for part, more in zip(sized, brought, strict=True):
-                part[name] = part[name] + more
-        return self.problem.from_potentials(*sized)
-
-    def _sized(self) -> tuple[list[str], Tensor]:
-        return self._names(), self.module.outputs_size  # type: ignore[return-value]
-
-    def _names(self) -> list[str]:
-        """Of what is decoded: the outputs, or the potentials that they derive from."""
-        assert isinstance(self.problem, WithWeakForm)
-        return list(self.problem.potentials) or [channel.name for channel in self.signature.outputs]
-
-    def _input_logits(self, bounded: Tensor, points: Tensor) -> Float[Tensor, "batch function point"]:
-        return torch.cat([self.network.inputs(bounded, part) for part in points.split(AT_ONCE)], dim=2)
-
-    def _input_means(self, bounded: Tensor, points: Tensor) -> Float[Tensor, "batch channel point"]:
-        """Of the inputs given the code."""
-        if self.signature.evolves:  # the state at time 0
-            points = torch.nn.functional.pad(points[:, : self.grid.dim], (0, 1))
-            return self._stacked(self._decoded(bounded, points))
-        raw = self._input_logits(bounded, points)
-        if self.medium.phases:
-            return self.medium.mean(raw)[:, None]
-        return raw * self.module.spread_size[:, None] + self.module.centre_size[:, None]  # type: ignore[index]
 
     # ------------------------------------------------------------------ the latent
 
@@ -221,17 +170,17 @@ class GenerativeSolver(ModuleSolver, WithLatent):
         """Of an evolution, points are those of space and time, and the fields are its outputs: its input is their
         value at time 0.
         """
-        code = self.prior.push(latent.to(self.device, torch.float32))
-        where = points.to(self.device, torch.float32)
-        found = self._outputs(code, where)
+        bounded, where = self._bounded(latent), points.to(self.device, torch.float32)
+        found = self.decoded.shown(bounded, where)
         if not self.signature.evolves:
-            bounded = self.network.bound(code)
-            raw = self._input_logits(bounded, where)
             if self.medium.phases:
-                found[PHASES] = self.medium.probabilities(raw)
-            means = self._input_means(bounded, where)
+                found[PHASES] = self.medium.probabilities(self.decoded.logits(bounded, where))
+            means = self.decoded.inputs(bounded, where)
             found |= {channel.name: means[:, i] for i, channel in enumerate(self.signature.inputs)}
         return {name: value.to(latent) for name, value in found.items()}
+
+    def _bounded(self, latent: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch code"]:
+        return self.network.bound(self.prior.push(latent.to(self.device, torch.float32)))
 
     @property
     def phases(self) -> tuple[float, ...]:
@@ -245,7 +194,7 @@ class GenerativeSolver(ModuleSolver, WithLatent):
         return {channel.name: size for channel, size in zip(self.signature.inputs, sizes, strict=True)}
 
     def clear(self, points: Float[Tensor, "point dim"]) -> Bool[Tensor, " point"]:
-        return in_the_clear(self.problem, points)
+        return self.decoded.clear(points)
 
     @functools.cached_property
     def _tested(self) -> Physics | None:
@@ -262,25 +211,25 @@ class GenerativeSolver(ModuleSolver, WithLatent):
         """In the dual norm; a medium of phases is a relaxed draw, the same in every call."""
         if self._tested is None:
             return None
-        bounded = self.network.bound(self.prior.push(latent.to(self.device, torch.float32)))
+        bounded = self._bounded(latent)
         generator = torch.Generator().manual_seed(0)
         if self.medium.phases:
-            inputs = self.medium.relaxed(self._input_logits(bounded, self.nodes), generator)[:, None]
+            inputs = self.medium.relaxed(self.decoded.logits(bounded, self.nodes), generator)[:, None]
         else:
-            inputs = self._input_means(bounded, self.nodes)
+            inputs = self.decoded.inputs(bounded, self.nodes)
         inputs = inputs.unflatten(-1, self.grid.shape)
-        return self._tested.loss(inputs, lambda places: self._answer(bounded, inputs, places), generator).to(latent)
+        ask = functools.partial(self.decoded.answer, bounded, inputs)
+        return self._tested.loss(inputs, ask, generator).to(latent)
 
     @torch.no_grad()
     def draw(
         self, latent: Float[Tensor, "batch latent"], points: Float[Tensor, "point dim"], *, generator: Generator
     ) -> dict[str, Tensor]:
-        bounded = self.network.bound(self.prior.push(latent.to(self.device, torch.float32)))
-        where = points.to(self.device, torch.float32)
+        bounded, where = self._bounded(latent), points.to(self.device, torch.float32)
         names = [channel.name for channel in self.signature.inputs]
         if self.medium.phases:
-            return {names[0]: self.medium.drawn(self._input_logits(bounded, where), generator).to(latent)}
-        means = self._input_means(bounded, where)
+            return {names[0]: self.medium.drawn(self.decoded.logits(bounded, where), generator).to(latent)}
+        means = self.decoded.inputs(bounded, where)
         noise = torch.randn(means.shape, generator=generator).to(means) * self.module.error_size[:, None]  # type: ignore[index]
         return {name: (means + noise)[:, i].to(latent) for i, name in enumerate(names)}
 
@@ -356,15 +305,15 @@ class GenerativeSolver(ModuleSolver, WithLatent):
         if self.weights.inputs:
             total = total + self.weights.inputs * self._misfit(bounded, inputs)
         if self.weights.equation:
-            loss = self.physics.loss(inputs, lambda places: self._answer(bounded, inputs, places), noise)
-            total = total + self.weights.equation * loss
+            ask = functools.partial(self.decoded.answer, bounded, inputs)
+            total = total + self.weights.equation * self.physics.loss(inputs, ask, noise)
         return total + self.weights.labels * self._label_loss(bounded, targets) if self.recipe.labels > 0 else total
 
     def _misfit(self, bounded: Tensor, inputs: Tensor) -> Float[Tensor, " batch"]:
         """-log p(a | beta) a node; of continuous inputs in parts of their variance."""
         if self.medium.phases:
-            return self.medium.misfit(self._input_logits(bounded, self.nodes), inputs[:, 0].flatten(1))
-        found = self._input_means(bounded, self.nodes)
+            return self.medium.misfit(self.decoded.logits(bounded, self.nodes), inputs[:, 0].flatten(1))
+        found = self.decoded.inputs(bounded, self.nodes)
         parts = (found - inputs.flatten(2)) / self.module.spread_size[:, None]  # type: ignore[index]
         return parts.square().mean(dim=(1, 2))
 
@@ -378,41 +327,11 @@ class GenerativeSolver(ModuleSolver, WithLatent):
             loss = loss.index_put((known.nonzero().flatten(),), misfit / targets[known].square().flatten(1).sum(dim=1))
         return loss
 
-    def _frames(self, bounded: Tensor) -> Tensor:
-        """Answers at the nodes, of an evolution at all its times: ``batch (frame channel) *space``."""
-        if not self.signature.evolves:
-            return self._stacked(self._decoded(bounded, self.nodes)).unflatten(-1, self.grid.shape)
-        frames = [
-            self._stacked(self._decoded(bounded, torch.cat([self.nodes, self.nodes[:, :1] * 0 + time], dim=1)))
-            for time in self.signature.times
-        ]
-        return torch.stack(frames, dim=1).flatten(1, 2).unflatten(-1, self.grid.shape)
-
-    def _answer(self, bounded: Tensor, inputs: Tensor, places: Places) -> Answer:
-        """What the equation is asked of: outputs and gradients, and fluxes of their own."""
-        assert isinstance(self.problem, WithWeakForm)
-        points = listed(places)
-        if self.problem.potentials:
-            outputs, gradients = self._from_potentials(bounded, points)
-        else:
-            values, slopes = self.network.outputs.with_gradients(bounded, places)
-            outputs, gradients = enveloped(*self._sized(), self.envelope, points, values, slopes)
-        return Answer(outputs, gradients, self._fluxes(bounded, inputs, points))
-
-    def _fluxes(self, bounded: Tensor, inputs: Tensor, points: Tensor) -> dict[str, Tensor]:
-        """Of every balance, in units of its scale times a length."""
-        if self.flux == "none":
-            return {}
-        raw = self.network.fluxes(bounded, points)
-        index = None
-        if self.flux == "phases":
-            index = self.medium.indices(self.physics.between(points)(inputs[:, 0]))
-        scales = self.physics.scales(inputs)
-        parts = raw.unflatten(1, (len(scales), -1)).unbind(dim=1)
-        return {
-            name: picked(part, index, self.grid.dim) * (scale[:, None, None] * self.physics.length)
-            for part, (name, scale) in zip(parts, scales.items(), strict=True)
-        }
+    def _frames(self, bounded: Tensor) -> Float[Tensor, "batch frame_channel *space"]:
+        """Answers at the nodes, of an evolution at all its times."""
+        found = functools.partial(self.decoded.outputs, bounded)
+        answer = self.decoded.at_nodes(found, self.nodes, self.signature.times)
+        return answer.flatten(1, -2).unflatten(-1, self.grid.shape)
 
     def _validate(self, windows: Windows) -> float:
         """Relative L2 over the validation split where labels are known, or else the objective with fixed balls."""

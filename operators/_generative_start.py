@@ -35,7 +35,7 @@ def measure(solver: GenerativeSolver, windows: Windows) -> None:
     solver.module.centre_size.copy_(centre)  # type: ignore[operator]
     solver.module.spread_size.copy_(first.std(dim=axes).clamp_min(1e-8))  # type: ignore[operator]
     scales = solver.problem.output_scales(first, solver.grid)
-    solver.module.outputs_size.copy_(torch.tensor([scales[name] for name in solver._names()]))  # type: ignore[operator]
+    solver.module.outputs_size.copy_(torch.tensor([scales[name] for name in solver.decoded.names]))  # type: ignore[operator]
     if isinstance(solver.network.encoder, Components):
         several = next(iter(windows.batches(SNAPSHOTS)))[1]
         solver.network.encoder.start(solver.module["inputs"](several.to(solver.device)))
@@ -75,7 +75,7 @@ def settle(solver: GenerativeSolver, windows: Windows) -> None:
     for _, inputs, _ in windows.batches(256):
         code = solver._encoded(inputs.to(solver.device))[0]
         codes.append(code)
-        found = solver._input_means(solver.network.bound(code), solver.nodes)
+        found = solver.decoded.inputs(solver.network.bound(code), solver.nodes)
         errors.append((found - inputs.to(solver.device).flatten(2)).square().mean(dim=2))
     solver.module.error_size.copy_(torch.cat(errors).mean(dim=0).sqrt())  # type: ignore[operator]
     if solver.prior.law == "gaussian" and not solver.network.variational:

@@ -1,16 +1,14 @@
-"""DGNO: no label is read, what is decoded is what was decided, and every problem with a weak form is served."""
+"""DGNO: what is decoded is what was decided, and every problem with a weak form is served."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import math
 from typing import Any
 
 import pytest
 import torch
-from resolvent.data import Dataset
 from resolvent.evaluation import registry
 from resolvent.evaluation._request import preset_of
 from resolvent.operators import dgno
@@ -20,127 +18,17 @@ from resolvent.operators._generative_solver import GenerativeSolver
 from resolvent.operators._generative_start import measure
 from resolvent.operators._latent import PHASES
 from resolvent.operators._waves import Products, Waves
-from resolvent.pde import Grid, Problem
+from resolvent.pde import Problem
 from resolvent.pde._weak_form import Functions
 from resolvent.pde.burgers import Burgers
 from resolvent.pde.darcy import Darcy
 from resolvent.pde.helmholtz import Helmholtz
 from resolvent.pde.poisson import Poisson
 from resolvent.pde.stokes import Stokes
-from resolvent.training import Diverged, Recipe, relative_l2
+from resolvent.training import Recipe
 from torch import Tensor
 
-SMALL = {"width": 16, "code": 8, "hidden": "32"}
-TWO_PHASE = Darcy(low=5.0, contrast=2.0, source=10.0)
-
-
-def drawn(problem: Problem, nodes: int, count: int = 8) -> tuple[Grid, Tensor, Tensor]:
-    grid = problem.grid(nodes)
-    inputs = problem.sample(count, grid, generator=torch.Generator().manual_seed(0))
-    return grid, inputs.float(), problem.reference()(inputs, grid).float()
-
-
-def dataset(problem: Problem, grid: Grid, inputs: Tensor, outputs: Tensor) -> Dataset:
-    return Dataset.from_tensors(inputs, outputs, grid=grid, signature=problem.signature, problem=problem.name)
-
-
-def built(problem: Problem, grid: Grid, recipe: Recipe | None = None, **options: object) -> GenerativeSolver:
-    torch.manual_seed(0)
-    recipe = recipe or Recipe(epochs=2, batch=4)
-    of_trunk = {"layers": 3} if options.get("trunk") == "multionet" else {"waves": 6}
-    return dgno.build(problem, grid, recipe=recipe, **{**SMALL, **of_trunk, **options})
-
-
-# ---------------------------------------------------------------------- labels
-
-
-@pytest.mark.parametrize("form", ["energy", "dual", "primal", "mixed"])
-def test_training_without_labels_is_the_same_bit_for_bit_when_there_are_none(
-    form: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    grid, inputs, outputs = drawn(TWO_PHASE, 9)
-    data = dataset(TWO_PHASE, grid, inputs, outputs)
-    seeing = built(TWO_PHASE, grid, form=form)
-    first = seeing.fit(data, validation=data)
-    blind = built(TWO_PHASE, grid, form=form)
-    hidden = unlabelled(data, monkeypatch)
-    second = blind.fit(hidden, validation=hidden)
-    assert seeing.state().keys() == blind.state().keys()
-    for name, value in seeing.state().items():
-        assert torch.equal(value, blind.state()[name]), name
-        assert bool(torch.isfinite(value).all()), name
-    assert [row["validation"] for row in first.rows] == [row["validation"] for row in second.rows]
-
-
-def unlabelled(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    """Every output that is read from now on is not-a-number."""
-    read = type(data).read
-
-    def without(self: Dataset, *arguments: object) -> tuple[Tensor, Tensor]:
-        inputs, outputs = read(self, *arguments)
-        return inputs, torch.full_like(outputs, math.nan)
-
-    monkeypatch.setattr(type(data), "read", without)
-    return data
-
-
-def test_labels_are_those_of_the_first_samples_only() -> None:
-    """Other outputs for the samples behind them change nothing; for one of the first, everything."""
-    grid, inputs, outputs = drawn(TWO_PHASE, 9)
-    recipe = Recipe(epochs=2, batch=4, labels=3)
-
-    def trained(labels: Tensor) -> dict[str, Tensor]:
-        solver = built(TWO_PHASE, grid, recipe)
-        solver.fit(dataset(TWO_PHASE, grid, inputs, labels))
-        return solver.state()
-
-    plain, behind, inside = outputs, outputs.clone(), outputs.clone()
-    behind[3:] *= 2
-    inside[2] *= 2
-    same, other, third = trained(plain), trained(behind), trained(inside)
-    assert all(torch.equal(same[name], other[name]) for name in same)
-    assert any(not torch.equal(same[name], third[name]) for name in same)
-
-
-def test_labels_alone_are_supervised_learning() -> None:
-    """Without the equation, 200 epochs on 8 labels come closer to them than the mean field does."""
-    grid, inputs, outputs = drawn(TWO_PHASE, 9)
-    recipe = Recipe(epochs=200, batch=8, labels=8, learning_rate=5e-3)
-    solver = built(TWO_PHASE, grid, recipe, equation_weight=0.0, inputs_weight=0.0)
-    solver.fit(dataset(TWO_PHASE, grid, inputs, outputs))
-    error = (solver(inputs, grid).detach() - outputs).norm() / outputs.norm()
-    assert float(error) < 0.5 * float((outputs - outputs.mean(0)).norm() / outputs.norm())
-
-
-def test_the_equation_alone_finds_the_solution() -> None:
-    """Poisson with sources of few modes: after 150 epochs without labels within 5 % of the sine series (observed 2 %),
-    from 100 %.
-    """
-    problem = Poisson()
-    grid = problem.grid(9)
-    sine = torch.sin(math.pi * grid.mesh())
-    weights = torch.linspace(0.5, 1.5, 8)[:, None, None, None].double()
-    inputs = weights * (sine[0] * sine[1])
-    outputs = problem.reference()(inputs, grid)
-    solver = built(problem, grid, Recipe(epochs=150, batch=8, learning_rate=5e-3), waves=3)
-    solver.fit(dataset(problem, grid, inputs.float(), torch.zeros_like(outputs).float()))
-    error = (solver(inputs, grid).detach() - outputs).norm() / outputs.norm()
-    assert float(error) < 0.05
-
-
-def test_waves_in_a_box_are_found_from_what_their_walls_feed() -> None:
-    """Two wavelengths; after 300 epochs within 5 % of elements (observed 4.2 %, whatever the optimizer: so much the waves
-    leave), from 100 %.
-    """
-    problem = Helmholtz(**Helmholtz.presets["low_frequency"])
-    grid = problem.grid(17)
-    inputs = problem.sample(6, grid, generator=torch.Generator().manual_seed(0))
-    outputs = problem.continuum()(inputs, grid)
-    solver = built(problem, grid, Recipe(epochs=300, batch=6, learning_rate=1e-2), waves=12)
-    solver.fit(dataset(problem, grid, inputs.float(), torch.zeros_like(outputs).float()))
-    error = (solver(inputs, grid).detach() - outputs).norm() / outputs.norm()
-    assert float(error) < 0.05
-
+from ._small_dgno import TWO_PHASE, built, dataset, drawn
 
 # ---------------------------------------------------------------------- every problem, every option
 
@@ -190,7 +78,7 @@ def test_inputs_of_declared_functions_begin_as_what_they_are() -> None:
     solver = built(problem, grid, code=16)
     measure(solver, solver._windows(dataset(problem, grid, inputs, inputs.expand(-1, 3, -1, -1)), 0))
     code = solver.network.bound(solver._encoded(inputs)[0])
-    decoded = solver._input_means(code, solver.nodes).unflatten(-1, grid.shape)
+    decoded = solver.decoded.inputs(code, solver.nodes).unflatten(-1, grid.shape)
     torch.testing.assert_close(decoded, inputs, rtol=0, atol=1e-4)  # ridge of 1e-6 in single precision: 8e-6 of 6
     walls = decoded[..., [0, -1]]
     torch.testing.assert_close(walls, torch.zeros_like(walls), rtol=0, atol=1e-6)
@@ -318,26 +206,11 @@ def test_what_cannot_be_is_refused_in_one_line() -> None:
         built(registry.find_problem("advection").build(), registry.find_problem("advection").build().grid(16))
     with pytest.raises(ValueError, match=r"longer than those that travel in helmholtz.* use 32"):
         built(Helmholtz(), Helmholtz().grid(9), waves=16)
+    with pytest.raises(ValueError, match=r"trained on a grid \(9, 9\); it was asked for \(9,\)"):
+        built(problem, grid)(torch.zeros(1, 1, 9), Poisson(dim=1).grid(9))
     burgers = registry.find_problem("burgers").build()
     with pytest.raises(ValueError, match="minimises no energy"):
         built(burgers, burgers.grid(16), form="energy")
-
-
-# ---------------------------------------------------------------------- sizes and derivatives
-
-
-def test_an_evolution_is_learned_from_its_equation_alone() -> None:
-    """A fifth of what an answer errs that stays as it began: initial states alone would not lead there."""
-    problem = Burgers(**{**Burgers.presets["dgno"], "frames": 4, "spacing": 0.25})
-    grid, inputs, outputs = drawn(problem, 33, count=32)
-    recipe = Recipe(epochs=200, batch=32, optimizer="muon", learning_rate=4e-3, weight_decay=0.0)
-    solver = built(problem, grid, recipe, waves=12, code=16)
-    solver.fit(dataset(problem, grid, inputs, 0 * outputs))
-
-    def error(answer: Tensor) -> float:
-        return float(relative_l2(answer.flatten(1, 2), outputs.flatten(1, 2), grid).mean())
-
-    assert error(solver(inputs, grid)) < 0.2 * error(inputs[:, None].expand_as(outputs))
 
 
 @pytest.mark.parametrize("name", ["darcy", "stokes"])
@@ -349,7 +222,7 @@ def test_gradients_that_the_equation_sees_are_those_of_the_answer(name: str) -> 
     solver.module.requires_grad_(False)
     bounded, points = torch.randn(2, 8), 0.1 + 0.3 * torch.rand(2, 2)
     inputs = torch.ones(2, 1, *solver.grid.shape)
-    answer = solver._answer(bounded, inputs, points)
+    answer = solver.decoded.answer(bounded, inputs, points)
     for channel in answer.outputs:
         at = functools.partial(channel_at, solver, bounded, channel)
         expected = torch.stack([torch.func.jacrev(at)(p) for p in points], dim=1)
@@ -357,7 +230,7 @@ def test_gradients_that_the_equation_sees_are_those_of_the_answer(name: str) -> 
 
 
 def channel_at(solver: GenerativeSolver, bounded: Tensor, channel: str, point: Tensor) -> Tensor:
-    return solver._decoded(bounded, point[None])[channel][:, 0]
+    return solver.decoded.outputs(bounded, point[None])[channel][:, 0]
 
 
 def test_curvatures_are_second_derivatives() -> None:
@@ -437,21 +310,3 @@ def test_an_energy_is_summed_at_fixed_points_only_where_they_see_every_wave(
     """16 cells store nothing of the sine with 16 half waves: it has no slope at their centres."""
     problem = Poisson(dim=dim)
     assert built(problem, problem.grid(nodes), waves=waves).physics.fixed is fixed
-
-
-def test_what_training_keeps_when_it_diverges_has_a_prior_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = Poisson()
-    grid, inputs, outputs = drawn(problem, 9)
-    solver = built(problem, grid, Recipe(epochs=3, batch=4))
-    learning, steps = solver._loss, itertools.count()
-
-    def diverging(*args: object) -> Tensor:
-        return learning(*args) * (math.nan if next(steps) > 6 else 1.0)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(solver, "_loss", diverging)
-    data = dataset(problem, grid, inputs, outputs)
-    with pytest.raises(Diverged):
-        solver.fit(data, validation=data)
-    latents = solver.encode(inputs, grid).detach()
-    assert float(latents.mean(dim=0).abs().max()) < 1e-3  # those of the training inputs are standard
-    assert solver.input_errors["source"] != 1.0

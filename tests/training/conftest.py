@@ -6,10 +6,13 @@ import pytest
 import torch
 from resolvent.data import Dataset
 from resolvent.pde import Channel, Grid, Signature
+from resolvent.training import NetworkSolver, Recipe
+from torch import nn
 
 CHANNEL = (Channel("u"),)
 STATIC = Signature(CHANNEL, CHANNEL)
 EVOLUTION = Signature(CHANNEL, CHANNEL, frames=4, spacing=0.5)
+RECIPE = Recipe(epochs=5, batch=4, learning_rate=0.05, weight_decay=0.0, seed=3)
 
 
 def waves(count: int, size: int, *, seed: int = 0) -> torch.Tensor:
@@ -18,6 +21,19 @@ def waves(count: int, size: int, *, seed: int = 0) -> torch.Tensor:
     spectrum = torch.zeros(count, 1, size, size // 2 + 1, dtype=torch.complex64)
     spectrum[..., :3, :3] = torch.randn(count, 1, 3, 3, dtype=torch.complex64, generator=generator)
     return torch.fft.irfft2(spectrum, s=(size, size), norm="forward")
+
+
+def solver_for(data: Dataset, recipe: Recipe, **options) -> NetworkSolver:
+    torch.manual_seed(recipe.seed)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.GELU(), nn.Conv2d(4, 1, 1))
+    return NetworkSolver(network, data.signature, data.grid, recipe, any_resolution=True, **options)
+
+
+def walled(size: int, count: int = 24) -> Dataset:
+    """Fields between walls that nothing leaves alone, and their doubles plus 1."""
+    grid = Grid.box(size, dim=2, boundary="dirichlet")
+    inputs = torch.randn(count, 1, size, size, generator=torch.Generator().manual_seed(0))
+    return Dataset.from_tensors(inputs, 2 * inputs + 1, grid=grid, signature=STATIC)
 
 
 @pytest.fixture
