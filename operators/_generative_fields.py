@@ -141,7 +141,7 @@ class DecodedFields:
         scales = self.physics.scales(inputs)
         parts = raw.unflatten(1, (len(scales), -1)).unbind(dim=1)
         return {
-            name: picked(part, index, points.shape[1]) * (scale[:, None, None] * self.physics.length)
+            name: picked(part, index, self.physics.grid.dim) * (scale[:, None, None] * self.physics.length)
             for part, (name, scale) in zip(parts, scales.items(), strict=True)
         }
 
