@@ -44,11 +44,17 @@ def _followed(names: frozenset[str]) -> list[str]:
         path = _file_of(name)
         if name in seen or path is None or name.partition(".")[0] in sys.stdlib_module_names:
             continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        seen[name] = _bare(tree)
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        waiting += [found for found in _imports(tree, package) if found.partition(".")[0] in packages]
+        seen[name], imports = _parsed(path.read_text(encoding="utf-8"), package)
+        waiting += [found for found in imports if found.partition(".")[0] in packages]
     return [seen[name] for name in sorted(seen)]
+
+
+@functools.cache
+def _parsed(text: str, package: str) -> tuple[str, tuple[str, ...]]:
+    """The bare code of a module and what it imports; a file that was edited is another text, and is parsed anew."""
+    tree = ast.parse(text)
+    return _bare(tree), tuple(_imports(tree, package))
 
 
 def _file_of(name: str) -> Path | None:

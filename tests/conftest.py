@@ -22,11 +22,14 @@ _calls = 0
 
 
 def _check(function: types.FunctionType) -> Callable[..., object]:
-    checked = beartype(conf=BeartypeConf(is_pep484_tower=True))(function)
+    checked: Callable[..., object] | None = None
 
     @functools.wraps(function)
     def counted(*args: object, **options: object) -> object:
+        nonlocal checked
         global _calls
+        if checked is None:  # made when it is needed: all at once, they took a quarter of the time of the collection
+            checked = beartype(conf=BeartypeConf(is_pep484_tower=True))(function)
         _calls += 1
         if _calls > CHECKED:
             jaxtyping.config.jaxtyping_disable = True

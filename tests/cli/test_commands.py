@@ -355,42 +355,36 @@ def test_training_that_diverges_says_where(command: Command) -> None:
 # ---------------------------------------------------------------------- killed in the middle
 
 
-def test_a_killed_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
+def test_a_killed_training_resumes_to_the_same_weights(command: Command, tmp_path: Path, trained: Path) -> None:
     """SIGTERM while training: exit 130, a checkpoint, the resuming command; the rerun ends with the same weights as a
-    run that nobody stopped."""
-    words = [*MGNO[:-1], "30"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RESOLVENT_CACHE": str(tmp_path / "cache")}
+    run that nobody stopped. The data are there already."""
+    words = [*MGNO[:-1], "30", "--runs"]
     code = "import sys; from resolvent.cli.main import solve_command; solve_command(sys.argv[1:])"
-
-    def start(folder: str) -> subprocess.Popen[str]:
-        (tmp_path / folder).mkdir(exist_ok=True)
-        return subprocess.Popen(
-            [sys.executable, "-c", code, *words],
-            cwd=tmp_path / folder,
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    whole = start("whole")
-    assert whole.wait(180) == 0
-    process = start("stopped")
+    killed = subprocess.Popen(
+        [sys.executable, "-c", code, *words, "stopped"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     deadline = time.monotonic() + 120
-    log = tmp_path / "stopped/runs"
+    log = tmp_path / "stopped"
     while time.monotonic() < deadline and not any(log.glob("*/log.jsonl")):
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    killed.send_signal(signal.SIGTERM)
+    _, err = killed.communicate(timeout=60)
+    assert killed.returncode == 130
     assert "resumes it" in err
     assert list(log.glob("*/checkpoint.pt"))
     assert not list(log.glob("*/run.json"))
-    assert start("stopped").wait(180) == 0
-    weights = [
-        next((tmp_path / name / "runs").glob("*/model.safetensors")).read_bytes() for name in ("whole", "stopped")
-    ]
+    for runs in ("whole", "stopped"):
+        status, _, err = command(*words, runs)
+        assert status == 0, err
+    weights = [next((tmp_path / runs).glob("*/model.safetensors")).read_bytes() for runs in ("whole", "stopped")]
     assert weights[0] == weights[1]
     assert not list(log.glob("*/checkpoint.pt"))
+    lines = [json.loads(line) for line in next(log.glob("*/log.jsonl")).read_text().splitlines()]
+    assert [line["epoch"] for line in lines if line["event"] == "epoch"] == list(range(1, 31))  # none of them twice
 
 
 # ---------------------------------------------------------------------- the user's own data

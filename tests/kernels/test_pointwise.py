@@ -45,7 +45,8 @@ def gradients(out: Tensor, inputs: Sequence[Tensor], weights: Tensor) -> tuple[T
 def test_gradients_are_those_of_finite_differences_twice_over(case: Case) -> None:
     inputs = leaves(case)
     assert torch.autograd.gradcheck(lambda *_: fused(case), inputs)
-    assert torch.autograd.gradgradcheck(lambda *_: fused(case), inputs, atol=1e-4)
+    # the second ones along random directions: entry by entry they take a quarter of a minute
+    assert torch.autograd.gradgradcheck(lambda *_: fused(case), inputs, atol=1e-4, fast_mode=True)
 
 
 def test_strided_values_give_the_same() -> None:
