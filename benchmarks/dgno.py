@@ -116,11 +116,18 @@ ENTRIES = {
     ),
     "fno": Entry("fno", {"width": 32, "modes": 8}, {**_RIVAL, "optimizer": "adamw", "batch": 6, "learning_rate": 1e-3}),
 }
+# whether the branched networks are held back by their usual size
+WIDE = {
+    f"{model}_256": Entry(model, {**ENTRIES[model].options, "width": 256}, ENTRIES[model].train)
+    for model in ("deeponet", "multionet")
+}
 ROWS = [
     *((case, model) for case in ("two_phase", "smooth") for model in ENTRIES),
+    *(("two_phase", model) for model in WIDE),
     ("burgers", "dgno"),
     ("stokes", "dgno"),
 ]
+ENTRIES |= WIDE
 
 
 def data(case: Case) -> tuple[Grid, Dataset, Tensor, Tensor]:
