@@ -20,9 +20,9 @@ Stokes: cylinder, 57 x 29 nodes. Truth: finite volumes on an eight times finer g
 The training data hold zeros in place of solutions: there is nothing that could be learned from. Rivals minimise the
 same energy, of the functions that they answer (fno: cubic splines between its nodes). Rows are kept in
 ``results/dgno.json``; what is there of this machine is not run again. Options were chosen on other samples than the
-200; of the rivals optimizer, batch and rate were searched, their sizes are usual ones. Seconds are of the clock, one
-row on its core: within them, machines take different numbers of steps. Rows of AMD EPYC had PyTorch's own Muon, which
-rounds to bfloat16.
+200; of the rivals optimizer, batch and rate were searched, their sizes are usual ones (rows named _256: layers of 256).
+Seconds are of the clock, one row on its core: within them, machines take different numbers of steps. Rows of AMD EPYC
+had PyTorch's own Muon, which rounds to bfloat16.
 """
 
 from __future__ import annotations
