@@ -121,13 +121,13 @@ WIDE = {
     f"{model}_256": Entry(model, {**ENTRIES[model].options, "width": 256}, ENTRIES[model].train)
     for model in ("deeponet", "multionet")
 }
+ENTRIES |= WIDE
 ROWS = [
-    *((case, model) for case in ("two_phase", "smooth") for model in ENTRIES),
-    *(("two_phase", model) for model in WIDE),
+    *(("two_phase", model) for model in ENTRIES),
+    *(("smooth", model) for model in ENTRIES if model not in WIDE),
     ("burgers", "dgno"),
     ("stokes", "dgno"),
 ]
-ENTRIES |= WIDE
 
 
 def data(case: Case) -> tuple[Grid, Dataset, Tensor, Tensor]:
